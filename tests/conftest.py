@@ -1,0 +1,30 @@
+"""What every test shares: a home of its own, and the real material where it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def tui_ft_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Presets, runs and caches of this test alone."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("TUI_FT_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real datasets, tokenizers and a small trained model, outside the project."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared test data is not on this machine")
+    return SHARED

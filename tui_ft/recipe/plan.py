@@ -1,0 +1,64 @@
+"""The plan: what a recipe became on this machine, each value with its reason.
+
+The planner writes it, the run keeps it per attempt, the worker obeys it. It stands beside the recipe because
+planner and worker know each other only through it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Tier = Literal["lower-bound", "estimate", "traced", "measured"]
+
+
+class Memory(BaseModel):
+    """Bytes on one GPU (or in main memory, without one) in the phase that peaks; the parts add up to `total_bytes`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    total_bytes: int = 0
+    weights: int = 0
+    adapters: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = Field(0, description="0 in the tier lower-bound: not counted, not free.")
+    head: int = Field(0, description="Logits and the loss; 0 in the tier lower-bound.")
+    overhead: int = Field(0, description="Context and safety; 0 in the tier lower-bound.")
+
+
+class Gpu(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    total_bytes: int
+    free_bytes: int
+    index: int = 0
+
+
+class Plan(BaseModel):
+    """Every value that `auto` stood for, and what the run will take."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    tier: Tier = "lower-bound"
+    memory: Memory = Field(default_factory=Memory)
+    gpu: Gpu | None = None
+    fits: bool | None = Field(None, description="None without a GPU, or where the tier cannot tell.")
+    micro_batch: int
+    accumulation: int = Field(description="Micro-batches per optimizer step; micro_batch × accumulation = effective_batch on one GPU.")
+    effective_batch: int
+    precision: Literal["bf16", "fp16", "fp32"]
+    optimizer: str = "adamw_torch"
+    packing: bool = False
+    attention: str = "sdpa"
+    activation_checkpointing: bool | int | Literal["offload"] = False
+    steps: int | None = Field(None, description="Optimizer steps; None until the rows have been counted.")
+    tokens_per_step: int | None = None
+    seconds: float | None = None
+    disk_bytes: int | None = Field(None, description="Checkpoints kept + their ZIPs + the final model.")
+    trainable_parameters: int | None = None
+    parameters: int | None = None
+    reasons: dict[str, str] = Field(default_factory=dict, description="For each resolved value, one sentence: why this one.")
+    warnings: list[str] = Field(default_factory=list)
