@@ -54,6 +54,7 @@ class Plan(BaseModel):
     packing: bool = False
     attention: str = "sdpa"
     activation_checkpointing: bool | int | Literal["offload"] = False
+    from_step: int | None = Field(None, description="The checkpoint that a resumed attempt goes back to; None takes the newest whole one.")
     steps: int | None = Field(None, description="Optimizer steps; None until the rows have been counted.")
     tokens_per_step: int | None = None
     seconds: float | None = None

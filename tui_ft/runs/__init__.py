@@ -1,1 +1,1 @@
-
+"""The contract between terminal and worker: a run is a directory, and the directory is the only channel."""

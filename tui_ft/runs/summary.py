@@ -1,0 +1,134 @@
+"""A run in one JSON object: what `runs` and `show` print and the screens show."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from pydantic import BaseModel, Field
+
+from tui_ft.runs.progress import ENDED, Progress, State
+from tui_ft.runs.store import Run, read_json
+
+FOREIGN_SILENCE_SECONDS = 120.0
+"""On a shared file system a supervisor on another machine counts as gone after this silence."""
+
+
+class CheckpointInfo(BaseModel):
+    step: int
+    path: str
+    bytes: int
+    eval_loss: float | None = None
+
+
+class Summary(BaseModel):
+    """The promised `--json` shape of a run, and a few facts more for the screens."""
+
+    run: str
+    dir: str
+    recipe: str
+    state: State
+    step: int
+    total_steps: int | None
+    epoch: float
+    first_loss: float | None = Field(description="Mean over the first five optimizer steps.")
+    last_loss: float | None = Field(description="Mean over the last five optimizer steps.")
+    best_eval_loss: float | None
+    tokens: int
+    tokens_per_second: float | None
+    peak_memory_bytes: int | None
+    checkpoints: list[CheckpointInfo]
+    model: str | None
+    reason: str = Field(description="Why it stopped, or what it does now.")
+    attempt: int
+    created: str
+    eta_seconds: float | None
+    stage: str
+    parameters: int | None
+    trainable_parameters: int | None
+
+
+def summarize(run: Run) -> Summary:
+    """Where a run stands, from its small files alone: no event file is read."""
+    progress = Progress.read(run)
+    state, reason = state_of(run, progress)
+    record = run.record()
+    plan = read_json(run.path / "plan" / f"{run.attempt()}.json")
+    return Summary(
+        run=run.id,
+        dir=str(run.path),
+        recipe=str((record.get("recipe") or {}).get("name", "")),
+        state=state,
+        step=progress.step,
+        total_steps=progress.total_steps or plan.get("steps"),
+        epoch=round(progress.epoch, 4),
+        first_loss=progress.first_loss(),
+        last_loss=progress.last_loss(),
+        best_eval_loss=progress.best_eval_loss,
+        tokens=progress.tokens,
+        tokens_per_second=progress.tokens_per_second,
+        peak_memory_bytes=progress.peak_memory_bytes,
+        checkpoints=checkpoints_of(run),
+        model=str(run.model) if state == "finished" or (run.model / "config.json").exists() or _adapter(run) else None,
+        reason=reason,
+        attempt=progress.attempt,
+        created=str(record.get("created", "")),
+        eta_seconds=progress.eta_seconds() if state == "running" else None,
+        stage=progress.stage if state == "starting" else "",
+        parameters=plan.get("parameters"),
+        trainable_parameters=plan.get("trainable_parameters"),
+    )
+
+
+def _adapter(run: Run) -> bool:
+    return (run.model / "adapter_config.json").exists()
+
+
+def state_of(run: Run, progress: Progress) -> tuple[State, str]:
+    """The state and its reason: what the worker said, held against who is still alive."""
+    owner = run.owner()
+    if owner is None:
+        return "queued", "not started yet"
+    supervisor, attempt = owner
+    if supervisor.is_alive() if supervisor.is_here() else _heard_of_lately(run):
+        if progress.attempt < attempt:
+            return "starting", progress.reason
+        return ("running" if progress.state in ENDED else progress.state), progress.reason  # it is still writing its last files
+    record = run.exit_record(attempt)
+    if record:
+        return record.get("outcome", "failed"), record.get("reason", "")
+    return "lost", f"worker and supervisor are gone; `tui-ft resume {run.id}` goes on from the last checkpoint"
+
+
+def _heard_of_lately(run: Run) -> bool:
+    try:
+        return time.time() - run.status_file.stat().st_mtime < FOREIGN_SILENCE_SECONDS
+    except OSError:
+        return False
+
+
+def is_held(run: Run) -> bool:
+    """Whether a supervisor on this machine holds the run's lock."""
+    try:
+        handle = os.open(run.lock_file, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def checkpoints_of(run: Run) -> list[CheckpointInfo]:
+    """The published checkpoints, oldest first; what is still being written has no manifest in its place."""
+    found = []
+    for folder in run.checkpoints.glob("checkpoint-*"):
+        manifest = read_json(folder / "manifest.json")
+        if manifest:
+            size = sum(int(entry.get("size", 0)) for entry in manifest.get("files", {}).values())
+            found.append(CheckpointInfo(step=manifest["step"], path=str(folder), bytes=size, eval_loss=manifest.get("eval_loss")))
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
