@@ -77,7 +77,7 @@ def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
     """
     try:
         node = yaml.compose(text, Loader=_Loader)
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        tree = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
@@ -189,7 +189,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             for part in parent.split(".") if parent else []:
                 target = target[part]
             try:
-                target[leaf] = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+                target[leaf] = yaml.load(text, Loader=_Loader)
             except (yaml.YAMLError, ValueError):
                 problems.append(Problem(f"--set {key}", f"{one_line(text, 60)!r} is not a YAML value"))
     if problems:

@@ -49,7 +49,9 @@ class Data(Section):
         description="What to learn from: a Hub dataset id, a file (jsonl, json, csv, parquet, txt), or a folder of them."
     )
     config: str | None = Field(None, description="The configuration (subset) of a Hub dataset that has several.")
-    split: Annotated[str, Field(min_length=1)] = Field("train", description="The split to train on, as the dataset names it; slices such as train[:80%] work.")
+    split: Annotated[str, Field(min_length=1)] = Field(
+        "train", description="The split to train on, as the dataset names it; slices such as train[:80%] work."
+    )
     format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt-completion", "text", "oasst"] = Field(
         "auto", description="How a row holds its conversation. auto looks at the columns and says what it found and why."
     )
@@ -62,7 +64,8 @@ class Data(Section):
     )
     language_column: str = Field("auto", description="The column that names a row's language; auto looks for one, detect reads the text itself.")
     oasst: Literal["best", "all"] = Field(
-        "best", description="From a message tree: the best-ranked answer at each turn (one conversation a tree), or all paths (more rows, weaker answers)."
+        "best",
+        description="From a message tree: the best-ranked answer at each turn (one conversation a tree), or all paths (more rows, weaker answers).",
     )
     max_bad_rows: Fraction = Field(0.01, description="Share of unusable rows, 0 to 1, above which the run is refused before it starts.")
     validation: Fraction | Annotated[str, Field(min_length=1)] = Field(
@@ -94,16 +97,20 @@ class Prompt(Section):
 
 class Method(Section):
     kind: Literal["full", "last-layers", "lora"] = Field(
-        "lora", description="What is trained: all weights (most memory), the last n layers, or small LoRA adapters beside frozen weights (least memory)."
+        "lora",
+        description="What is trained: all weights (most memory), the last n layers, or small LoRA adapters beside frozen weights (least memory).",
     )
     quantization: Literal["none", "int8", "nf4"] = Field(
-        "none", description="How the frozen base weights are held: as they are, in 8 bits, or in 4 bits (NF4, the QLoRA form: about a quarter of the memory, slower)."
+        "none",
+        description="How the frozen base weights are held: as they are, in 8 bits, or in 4 bits (NF4, the QLoRA form: about a quarter of the memory, slower).",
     )
     double_quantization: bool = Field(True, description="Quantize the NF4 scales as well: 0.05 bytes a parameter less, no measurable loss.")
     variant: Literal["lora", "rslora", "dora"] = Field(
         "lora", description="lora; rslora scales by the root of r, steadier at high r; dora also learns magnitudes: better at low r, slower."
     )
-    layers: PositiveInt | None = Field(None, description="How many of the last transformer layers are trained (kind last-layers), with the final norm and the head.")
+    layers: PositiveInt | None = Field(
+        None, description="How many of the last transformer layers are trained (kind last-layers), with the final norm and the head."
+    )
     r: PositiveInt = Field(16, description="Rank of the LoRA adapters: higher learns more and costs more. 8 to 64 is usual.")
     alpha: PositiveInt = Field(32, description="LoRA's scale: adapters are multiplied by alpha / r. Twice r is a common choice.")
     dropout: Fraction = Field(0.05, description="Dropout on the adapters' input, 0 to 1: a little helps small datasets, 0 is faster.")
@@ -123,21 +130,31 @@ class Method(Section):
 class Train(Section):
     epochs: Annotated[float, Field(gt=0)] = Field(1, description="How often the whole dataset is seen. 1 to 3 is usual; more tends to memorise.")
     max_steps: PositiveInt | None = Field(None, description="Stop after so many optimizer steps; wins over epochs.")
-    effective_batch: PositiveInt = Field(16, description="Sequences per optimizer step over all GPUs. The learning rate goes with it; memory does not.")
+    effective_batch: PositiveInt = Field(
+        16, description="Sequences per optimizer step over all GPUs. The learning rate goes with it; memory does not."
+    )
     micro_batch: PositiveInt | Auto = Field(
         "auto", description="Sequences per forward pass on one GPU: memory grows with it, the result does not change. auto takes what safely fits."
     )
     learning_rate: Annotated[float, Field(gt=0, lt=10)] = Field(
         2e-4, description="Step size. About 2e-4 for LoRA, 2e-5 for full training; too high diverges, too low learns nothing."
     )
-    schedule: str = Field("cosine", description="How the learning rate moves after warm-up: linear, cosine, constant, or another of transformers' names.")
-    warmup: Annotated[float, Field(ge=0)] = Field(0.03, description="Steps over which the learning rate rises: below 1 a share of all steps, else a number of steps.")
-    optimizer: str = Field("auto", description="auto, or one of transformers' names such as adamw_torch_fused, paged_adamw_8bit (8-bit states save memory in full training).")
+    schedule: str = Field(
+        "cosine", description="How the learning rate moves after warm-up: linear, cosine, constant, or another of transformers' names."
+    )
+    warmup: Annotated[float, Field(ge=0)] = Field(
+        0.03, description="Steps over which the learning rate rises: below 1 a share of all steps, else a number of steps."
+    )
+    optimizer: str = Field(
+        "auto",
+        description="auto, or one of transformers' names such as adamw_torch_fused, paged_adamw_8bit (8-bit states save memory in full training).",
+    )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="Number format of the computation. auto: bf16 where the GPU has it, else fp16; fp32 on a CPU."
     )
     activation_checkpointing: bool | PositiveInt | Literal["auto", "offload"] = Field(
-        "auto", description="Recompute activations instead of keeping them: much less memory, about a third slower. A number does it for every n-th layer."
+        "auto",
+        description="Recompute activations instead of keeping them: much less memory, about a third slower. A number does it for every n-th layer.",
     )
     packing: bool | Auto = Field("auto", description="Put several short samples into one row: no padding, much faster on short data.")
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Pull of the weights towards zero per step; 0 to 0.1.")
@@ -170,7 +187,9 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    every: PositiveInt | Literal["epoch", "never"] = Field("epoch", description="How often the validation loss is measured: every n steps, epoch, or never.")
+    every: PositiveInt | Literal["epoch", "never"] = Field(
+        "epoch", description="How often the validation loss is measured: every n steps, epoch, or never."
+    )
     early_stopping: PositiveInt | None = Field(
         None, description="Stop after so many evaluations without improvement, and take the best weights for the final model."
     )
@@ -178,7 +197,9 @@ class Evaluate(Section):
 
 
 class Checkpoints(Section):
-    every: PositiveInt | Literal["epoch"] = Field(100, description="How often a checkpoint is written: every n steps, or epoch. A crash costs the work since the last one.")
+    every: PositiveInt | Literal["epoch"] = Field(
+        100, description="How often a checkpoint is written: every n steps, or epoch. A crash costs the work since the last one."
+    )
     keep: PositiveInt = Field(2, description="How many of the newest are kept; the best one by validation loss is kept besides.")
     zip: bool = Field(False, description="Also write each checkpoint as one ZIP file, easy to copy away (twice the disk).")
 

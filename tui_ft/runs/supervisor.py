@@ -66,8 +66,8 @@ class Supervisor:
             outcome = record["outcome"]
             if self._newest_checkpoint() != newest:
                 restarts = 0
-            plan = self.run.plan(attempt)
-            if outcome == OUT_OF_MEMORY:
+            plan: Plan | None = self.run.plan(attempt)
+            if plan and outcome == OUT_OF_MEMORY:
                 plan, record = _halved(plan, record)
             may_restart = outcome in ("killed", OUT_OF_MEMORY) and plan is not None and not self.ask_to_stop and restarts < len(RESTART_DELAYS)
             if not may_restart or plan is None:
