@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -219,23 +220,27 @@ def absolute(recipe: Recipe, folder: Path) -> Recipe:
     changed.model.name = _absolute(recipe.model.name, folder)
     changed.data.source = _absolute(recipe.data.source, folder)
     if recipe.prompt.template.endswith((".jinja", ".jinja2", ".j2")):
-        changed.prompt.template = str((folder / Path(recipe.prompt.template).expanduser()).absolute())
+        changed.prompt.template = _under(folder, recipe.prompt.template)
     if recipe.output.dir:
-        changed.output.dir = str((folder / Path(recipe.output.dir).expanduser()).absolute())
+        changed.output.dir = _under(folder, recipe.output.dir)
     return changed
 
 
 def _absolute(name: str, folder: Path) -> str:
     """A path if it is written as one or exists, else the Hub id that it must be."""
-    path = folder / Path(name).expanduser()
+    path = _under(folder, name)
     written_as_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith((".json", ".jsonl", ".csv", ".parquet", ".txt"))
-    return str(path.absolute()) if name != demo.NAME and (written_as_path or path.exists()) else name
+    return path if name != demo.NAME and (written_as_path or os.path.exists(path)) else name  # noqa: PTH110 - Path.exists raises for odd names
+
+
+def _under(folder: Path, name: str) -> str:
+    return str((folder / os.path.expanduser(name)).absolute())  # noqa: PTH111 - Path.expanduser raises for an unknown ~user
 
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML in the order of the format; what stands at its default is left out, so that a person reads what matters."""
     tree = recipe.model_dump(mode="json", exclude_defaults=True)
-    tree["version"] = recipe.version
+    tree = {"name": recipe.name, **tree, "version": recipe.version}
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
 
 
