@@ -181,7 +181,7 @@ def _notices(flat: FlatSft, given: set[str]) -> list[str]:
     if flat.use_peft or flat.load_in_8bit or flat.load_in_4bit:
         notices.append("The adapters go on every linear layer but the head, where the script took a few by the model's family: see method.targets.")
     if flat.push_to_hub and not flat.hub_model_id:
-        notices.append(f"hub_model_id is missing: the model would be pushed to {_repository(flat)} in your account. Set output.push_to_hub to change it.")
+        notices.append(f"hub_model_id is missing: the model would go to {_repository(flat)} in your account. See output.push_to_hub.")
     if flat.hub_model_id and not flat.push_to_hub:
         notices.append(f"hub_model_id was dropped, since push_to_hub is off. Set output.push_to_hub: {one_line(flat.hub_model_id, 100)} to push.")
     return notices

@@ -1,0 +1,143 @@
+"""What a model consists of, told from its config alone: built on the meta device, no weight is read or allocated.
+
+A child process: `python -m tui_ft.modeling.inventory` reads `{"name": …, "revision": …}` on stdin and prints
+JSON. A problem is printed as `{"error": …, "hint": …}` with exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tui_ft import demo
+from tui_ft.errors import RequestError
+from tui_ft.text import one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+_CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "seq_length")
+_USUAL_CONTEXT = 1024  # of models whose config does not say
+
+
+def inventory(name: str, revision: str | None = None) -> dict[str, Any]:
+    """Everything the planner needs to know of the model `name` (a Hub id, a folder, or the demo's).
+
+    Raises:
+        RequestError: unknown, gated or not a causal language model that the installed transformers can build.
+    """
+    if name == demo.NAME:
+        name = str(demo.model_folder())
+    config = _config(name, revision)
+    return describe(_on_meta(config, name))
+
+
+def _config(name: str, revision: str | None) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds for what a foreign config can hold
+        raise _explained(name, error) from None
+
+
+def _on_meta(config: PreTrainedConfig, name: str) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if getattr(config, "is_encoder_decoder", False):
+        raise RequestError(f"{one_line(name, 100)} reads with one stack and writes with another", "Only decoder models (causal LMs) can be trained.")
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        raise _explained(name, error) from None
+
+
+def _explained(name: str, error: Exception) -> RequestError:
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name, text = one_line(name, 100), str(error)
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    if any(isinstance(link, GatedRepoError) for link in chain):
+        return RequestError(f"the model {name} is gated", "Accept its licence on its Hub page, then log in with `hf auth login`.")
+    if any(isinstance(link, RevisionNotFoundError) for link in chain):
+        return RequestError(f"the model {name} has no such revision", "Check model.revision: a branch, tag or commit.")
+    if any(isinstance(link, RepositoryNotFoundError) for link in chain):
+        return RequestError(f"there is no model {name} on the Hub", "Check the spelling; a private one needs `hf auth login`.")
+    if "trust_remote_code" in text:
+        return RequestError(f"the model {name} needs its own code to run", "Read that code first; consent is given for one commit when a run starts.")
+    if "does not recognize this architecture" in text or "Unrecognized model" in text or "Unrecognized configuration" in text:
+        return RequestError(f"the architecture of {name} is unknown to the installed transformers", f"{one_line(text, 300)}")
+    if any(isinstance(link, LocalEntryNotFoundError) for link in chain) or "offline" in text or "couldn't connect" in text:
+        return RequestError(f"the model {name} is not on this machine and the Hub cannot be reached", "Check the network, or give a local folder.")
+    return RequestError(f"the config of {name} cannot be used: {one_line(text, 300)}", "Give a Hub id or a folder with config.json.")
+
+
+def describe(model: PreTrainedModel) -> dict[str, Any]:
+    """The inventory of a built model, its layers folded: `*` in a name stands for the indices in `layers`."""
+    from tui_ft.modeling.structure import linear_modules, structure
+
+    config, parts = model.config.get_text_config(), structure(model)
+    head = model.get_submodule(parts.head) if parts.head else None
+    head_weights = {id(parameter) for parameter in head.parameters()} if head is not None else set()
+    norm_weights = {id(parameter) for name in parts.norms for parameter in model.get_submodule(name).parameters()}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():  # a tied weight comes once
+        pattern, index = _fold(name, parts.layers)
+        shape = list(parameter.shape)
+        role = "head" if id(parameter) in head_weights else "norm" if id(parameter) in norm_weights else "layer" if index is not None else "other"
+        group = groups.setdefault(f"{pattern} {shape}", {"name": pattern, "shape": shape, "count": parameter.numel(), "role": role, "layers": []})
+        if index is not None:
+            group["layers"].append(index)
+    linears: dict[str, dict[str, Any]] = {}
+    for name, (width_in, width_out) in linear_modules(model).items():
+        pattern, index = _fold(name, parts.layers)
+        key = f"{pattern} {width_in} {width_out}"
+        entry = linears.setdefault(key, {"name": pattern, "in": width_in, "out": width_out, "head": name == parts.head, "layers": []})
+        if index is not None:
+            entry["layers"].append(index)
+    quantization = getattr(model.config, "quantization_config", None)
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else getattr(quantization, "quant_method", None)
+    return {
+        "architecture": type(model).__name__,
+        "model_type": str(model.config.model_type),
+        "context_length": next((value for key in _CONTEXT_KEYS if isinstance(value := getattr(config, key, None), int)), _USUAL_CONTEXT),
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "layers": parts.count,
+        "layer_list": parts.layers,
+        "dtype": str(config.dtype).removeprefix("torch.") if config.dtype else None,
+        "tie_word_embeddings": getattr(head, "weight", None) is model.get_input_embeddings().weight,
+        "quantized": str(getattr(method, "value", method)) if method else None,
+        "parameters": list(groups.values()),
+        "linears": list(linears.values()),
+    }
+
+
+def _fold(name: str, layers: str) -> tuple[str, int | None]:
+    """`model.layers.3.mlp.up_proj` → (`model.layers.*.mlp.up_proj`, 3); a name outside the layers stays."""
+    if not layers or not name.startswith(f"{layers}."):
+        return name, None
+    index, dot, rest = name[len(layers) + 1 :].partition(".")
+    return f"{layers}.*{dot}{rest}", int(index)
+
+
+def main() -> int:
+    import logging
+
+    logging.disable(logging.WARNING)  # transformers' advice is not about us, and stdout and stderr are read by a program
+    try:
+        request = json.loads(sys.stdin.read())
+        print(json.dumps(inventory(request["name"], request.get("revision"))))
+    except RequestError as error:
+        print(json.dumps({"error": error.message, "hint": error.hint}))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
