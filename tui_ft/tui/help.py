@@ -1,0 +1,48 @@
+"""The help screen: what the open screen is for, what the focused field means, and every key."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen, Screen
+from textual.widgets import Static
+
+from tui_ft.tui import keys
+from tui_ft.tui.screen import TuiScreen
+from tui_ft.tui.text import content
+
+
+class HelpScreen(ModalScreen[None]):
+    """Shown over the screen it explains; any of escape, q, enter and ? closes it."""
+
+    BINDINGS = [Binding("escape,q,enter,f1,question_mark", "dismiss", "Close")]  # noqa: RUF012
+
+    def __init__(self, explained: Screen[object]) -> None:
+        super().__init__()
+        self.explained = explained
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="help") as box:
+            box.border_title = "Help"
+            box.border_subtitle = "esc closes"
+            if isinstance(self.explained, TuiScreen):
+                if about := self.explained.help_text():
+                    yield Static(content(about), classes="help-focused")
+                if self.explained.ABOUT:
+                    yield Static(content(self.explained.ABOUT), classes="help-about")
+            for group in (getattr(self.explained, "GROUP", ""), "list", "app"):
+                if group in keys.TABLE:
+                    yield Static(self._table(group), classes="help-keys")
+
+    def _table(self, group: str) -> Content:
+        lines = []
+        for key in keys.TABLE[group]:
+            reason = self.explained.unavailable(key.action) if isinstance(self.explained, TuiScreen) else ""
+            not_now = f"  (not now: {reason})" if reason else ""
+            lines.append(Content.assemble((f"{key.shown:>10}  ", "$accent"), (f"{key.label:<12}", "bold"), key.tooltip, (not_now, "dim")))
+        return Content("\n").join(lines)
+
+    async def action_dismiss(self, result: None = None) -> None:
+        self.dismiss(result)

@@ -1,0 +1,121 @@
+"""Every key of the terminal interface, once: bindings, footer, help and palette are made from this table.
+
+Never bound: ctrl+h, ctrl+i, ctrl+j, ctrl+m (the terminal's own), ctrl+a and ctrl+b (prefixes of screen and tmux), alt keys
+(unreliable over SSH).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+
+@dataclass(frozen=True)
+class Key:
+    """One action of one screen."""
+
+    id: str
+    """`screen.action`, stable: a keymap rebinds by it."""
+    keys: str
+    """Comma-separated; the first one is shown."""
+    label: str
+    """Two words at most, for the footer."""
+    tooltip: str
+    """One sentence, for help and palette."""
+    show: bool = True
+    """Whether the footer has room for it."""
+    shown_as: str | None = None
+    """How footer and help write the key, where Textual's own way is unclear."""
+    priority: bool = False
+    """Taken before the focused widget: only for keys that text entry has no use for."""
+    params: str = ""
+    """Arguments of the action."""
+
+    @property
+    def action(self) -> str:
+        """The method is `action_…` on the screen (group `app`: on the app)."""
+        name = self.id.rpartition(".")[2].replace("-", "_")
+        return f"{name}({self.params})" if self.params else name
+
+    @property
+    def shown(self) -> str:
+        """The key as help and palette write it."""
+        return self.shown_as or self.keys.partition(",")[0]
+
+    def binding(self) -> Binding:
+        return Binding(
+            self.keys,
+            self.action,
+            self.label,
+            show=self.show,
+            key_display=self.shown_as,
+            priority=self.priority,
+            tooltip=self.tooltip,
+            id=self.id,
+        )
+
+
+TABLE: dict[str, tuple[Key, ...]] = {
+    "app": (
+        Key("app.help", "f1,question_mark", "Help", "Explain this screen, its keys and the focused field.", shown_as="?"),
+        Key("app.quit", "ctrl+q", "Quit", "Leave tui-ft. Runs go on without it.", show=False),
+    ),
+    "home": (
+        Key("home.open", "enter", "Open", "Look at the selected run, or start from the selected preset."),
+        Key("home.new", "n", "New run", "Set up a new run in the wizard."),
+        Key("home.demo", "d", "Demo", "Set up the demo: a small model that learns in about a minute, on any machine."),
+        Key("home.chat", "c", "Chat", "Talk to the selected run's model."),
+        Key("home.resume", "r", "Resume", "Go on with the selected run from its last checkpoint."),
+        Key("home.delete", "x", "Delete", "Delete the selected run with its checkpoints and model, after a question."),
+        Key("home.filter", "slash", "Filter", "Show only the runs whose name or state holds a text; escape shows all.", shown_as="/"),
+        Key("home.quit", "q", "Quit", "Leave tui-ft. Runs go on without it."),
+    ),
+    "dashboard": (
+        Key("dashboard.pause", "p", "Pause", "Pause after the current step and keep the memory; the same key goes on."),
+        Key("dashboard.free", "f", "Free GPU", "Save, pause and free all memory; resuming starts from there."),
+        Key("dashboard.resume", "r", "Resume", "Go on: at once if it waits, else from the last checkpoint."),
+        Key("dashboard.checkpoint", "c", "Checkpoint", "Write a checkpoint after the current step."),
+        Key("dashboard.learning-rate", "l", "Rate", "Change the learning rate while it runs."),
+        Key("dashboard.stop", "s", "Stop", "Stop after the current step and save the model."),
+        Key("dashboard.stop-now", "S", "Stop now", "Stop at once without saving.", show=False),
+        Key("dashboard.log-scale", "y", "Log y", "Switch the loss axis between linear and logarithmic.", show=False),
+        Key("dashboard.chat", "t", "Chat", "Talk to the model.", show=False),
+        Key("dashboard.leave", "q,escape", "Leave", "Go back; training continues."),
+    ),
+    "chat": (
+        Key("chat.base", "ctrl+o", "Base", "Switch between the tuned and the untuned model.", priority=True),
+        Key("chat.clear", "ctrl+l", "Clear", "Begin a new conversation.", priority=True),
+        Key("chat.leave", "escape", "Leave", "End the model's process and go back."),
+    ),
+    "wizard": (
+        Key("wizard.back", "f7,ctrl+left", "Back", "Go to the step before.", shown_as="F7", priority=True),
+        Key("wizard.next", "f8,ctrl+right", "Next", "Go to the next step; enter on the last field does the same.", shown_as="F8", priority=True),
+        Key("wizard.explain", "f1", "Explain", "Explain the focused field in plain words.", shown_as="F1", priority=True, show=False),
+        Key("wizard.restore", "f5", "Restore", "Give the focused field its value from the preset or the default back.", shown_as="F5", show=False),
+        Key("wizard.plan", "f6", "Plan", "Show or hide the plan in full.", shown_as="F6", priority=True),
+        Key("wizard.start-over", "f9", "Start over", "Forget this draft and begin with an empty recipe.", shown_as="F9", show=False),
+        Key("wizard.leave", "escape,q", "Leave", "Go home; the draft is kept for next time."),
+    ),
+    "review": (
+        Key("review.start", "s", "Start", "Check everything once more, create the run and train."),
+        Key("review.save-preset", "w", "Save preset", "Keep this recipe under a name."),
+        Key("review.copy", "y", "Copy", "Copy the equivalent command; inside tmux it is written to a file as well.", show=False),
+    ),
+    "list": (
+        Key("list.cursor-down", "j", "Down", "One line down.", show=False),
+        Key("list.cursor-up", "k", "Up", "One line up.", show=False),
+        Key("list.first", "g", "First", "To the first line.", show=False),
+        Key("list.last", "G", "Last", "To the last line.", show=False),
+    ),
+}
+
+
+def bindings(group: str) -> list[Binding]:
+    """The bindings of a screen, or of the app."""
+    return [key.binding() for key in TABLE[group]]
+
+
+def find(key_id: str) -> Key:
+    """One entry by its id."""
+    return next(key for key in TABLE[key_id.partition(".")[0]] if key.id == key_id)

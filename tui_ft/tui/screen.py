@@ -1,0 +1,37 @@
+"""What every screen of ours shares: its group in the key table, and the reason why an action is not to be had now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.screen import Screen
+
+if TYPE_CHECKING:
+    from tui_ft.tui.app import TuiFtApp
+
+
+class TuiScreen(Screen[None]):
+    """A full screen. Subclasses set `GROUP` and `BINDINGS = keys.bindings(GROUP)`."""
+
+    GROUP: ClassVar[str] = ""
+    """The screen's entry in `keys.TABLE`."""
+    ABOUT: ClassVar[str] = ""
+    """What the help screen says first, in a few plain sentences."""
+
+    def unavailable(self, action: str) -> str:
+        """Why `action` cannot be done now, as one short sentence; empty when it can."""
+        return ""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Unavailable actions are dimmed, not hidden; help and palette say the reason."""
+        return None if self.unavailable(action) else True
+
+    def help_text(self) -> str:
+        """More for the help screen: what the focused widget means."""
+        return ""
+
+    @property
+    def tui(self) -> TuiFtApp:
+        from tui_ft.tui.app import TuiFtApp  # the app imports its screens lazily, and they it
+
+        return cast(TuiFtApp, self.app)

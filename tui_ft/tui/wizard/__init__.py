@@ -1,0 +1,1 @@
+"""The wizard: a recipe, one step a screen."""
