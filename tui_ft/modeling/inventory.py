@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tui_ft import demo
@@ -36,6 +37,13 @@ def inventory(name: str, revision: str | None = None) -> dict[str, Any]:
 def _config(name: str, revision: str | None) -> PreTrainedConfig:
     from transformers import AutoConfig
 
+    folder = Path(name)
+    if folder.is_absolute() and not folder.is_dir():
+        raise RequestError(f"there is no model folder {one_line(name, 200)}", "Check the path, or give a Hub id.")
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise RequestError(f"{one_line(name, 200)} holds an adapter, not a model", "Name the model that the adapter was trained on, or merge them first.")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise RequestError(f"the folder {one_line(name, 200)} has no config.json", "Give the folder that a model was saved in.")
     try:
         return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds for what a foreign config can hold

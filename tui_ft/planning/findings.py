@@ -1,0 +1,18 @@
+"""What a check found: one line for a person, with what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check."""
+
+    severity: Literal["error", "warning", "ok"]
+    """error: it cannot work as asked. warning: it may go wrong. ok: only `doctor` says so."""
+    where: str
+    """The recipe key it is about, or the part of the machine."""
+    message: str
+    hint: str = ""

@@ -1,0 +1,207 @@
+"""What is known of a model without its weights: from a child process that builds it from its config, and from its cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tui_ft import demo, home
+from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.recipe.schema import Model
+from tui_ft.text import one_line
+
+_FORMAT = "1"  # of the cached JSON; a new one makes old entries unknown
+TIMEOUT = 180.0  # seconds: the imports take about ten on a slow disk, the build well under one
+
+
+class ParameterGroup(BaseModel):
+    """Parameters of one shape; `*` in the name stands for each index in `layers`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    shape: tuple[int, ...]
+    count: int = Field(ge=0, description="Numbers in one of them.")
+    role: str = Field(description="layer, head, norm (after the last layer) or other. A head tied to the input embedding stands as head.")
+    layers: tuple[int, ...] = Field(description="Empty for one that stands outside the layers.")
+
+    @property
+    def times(self) -> int:
+        return max(1, len(self.layers))
+
+
+class LinearGroup(BaseModel):
+    """Linear modules of one shape, named as `ParameterGroup` is."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    name: str
+    width_in: int = Field(alias="in", ge=0)
+    width_out: int = Field(alias="out", ge=0)
+    head: bool
+    layers: tuple[int, ...]
+
+    def names(self) -> list[str]:
+        return [self.name.replace("*", str(index), 1) for index in self.layers] or [self.name]
+
+    @property
+    def short_name(self) -> str:
+        """The name that a recipe's targets use, e.g. `q_proj`."""
+        return self.name.rpartition(".")[2]
+
+
+class ModelFacts(BaseModel):
+    """A model's structure. Widths and counts in numbers, `context_length` in tokens."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    architecture: str
+    model_type: str
+    context_length: int
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    layer_list: str
+    dtype: str | None = Field(description="How the published weights are stored, e.g. bfloat16; None where the config does not say.")
+    tie_word_embeddings: bool
+    quantized: str | None = Field(description="The method by which the published weights are quantized already; None for usual ones.")
+    parameters: tuple[ParameterGroup, ...]
+    linears: tuple[LinearGroup, ...]
+
+    @property
+    def total(self) -> int:
+        """All parameters; a tied weight counts once."""
+        return sum(group.count * group.times for group in self.parameters)
+
+
+def facts(
+    model: Model, *, compute: bool = True, timeout: float = TIMEOUT, cancelled: threading.Event | None = None
+) -> ModelFacts | None:
+    """The facts of `model` from the cache, else (with `compute`) from a child process that takes some seconds.
+
+    Returns None where they are not cached and `compute` is off, or where `cancelled` was set while waiting.
+
+    Raises:
+        RequestError: the model is unknown, gated or cannot be built; says what to do.
+        TuiFtError: the child failed or took longer than `timeout` seconds.
+    """
+    known = _cached(model)
+    if known is not None or not compute:
+        return known
+    text = _run_child(model, timeout, cancelled)
+    if text is None:
+        return None
+    found = ModelFacts.model_validate_json(text)
+    path = _cache_file(model)  # asked again: a Hub model's config may have come with the child
+    if path is not None:
+        with suppress(OSError):  # a full disk costs the next call some seconds, no more
+            home.write_atomically(path, text)
+    return found
+
+
+def _cached(model: Model) -> ModelFacts | None:
+    path = _cache_file(model)
+    if path is None:
+        return None
+    try:
+        stamp = path.stat()
+        return _parsed(path, stamp.st_mtime_ns, stamp.st_size)
+    except (OSError, ValidationError):
+        return None
+
+
+@lru_cache(maxsize=32)
+def _parsed(path: Path, modified: int, size: int) -> ModelFacts:
+    """One parse a file: the wizard asks at each change of a setting."""
+    return ModelFacts.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def _cache_file(model: Model) -> Path | None:
+    """Named after the config's content, so that a changed model is never mistaken for the old one; None without a config."""
+    source = config_file(model)
+    try:
+        content = source.read_bytes() if source else None
+    except OSError:
+        return None
+    if content is None:
+        return None
+    key = hashlib.sha256(b"\0".join([_FORMAT.encode(), _transformers().encode(), content])).hexdigest()[:32]
+    return home.cache_folder() / "inventory" / f"{key}.json"
+
+
+def config_file(model: Model) -> Path | None:
+    """The file that decides the structure of `model`, where it is on this machine already; never asks a network."""
+    if model.name == demo.NAME:
+        return Path(demo.__file__).with_name("build.py")  # the demo's config is made there
+    if Path(model.name).is_dir():
+        return Path(model.name) / "config.json"
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model.name, "config.json", revision=model.revision)
+    except (HFValidationError, OSError):
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+@lru_cache(maxsize=1)
+def _transformers() -> str:
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        return "none"
+
+
+def _run_child(model: Model, timeout: float, cancelled: threading.Event | None) -> str | None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tui_ft.modeling.inventory"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    request: str | None = json.dumps({"name": model.name, "revision": model.revision})
+    end = time.monotonic() + timeout
+    try:
+        while True:
+            try:
+                output, complaint = child.communicate(request, timeout=0.1)
+                break
+            except subprocess.TimeoutExpired:
+                request = None  # sent already
+                if cancelled is not None and cancelled.is_set():
+                    return None
+                if time.monotonic() > end:
+                    raise TuiFtError(f"looking at the model {one_line(model.name, 100)} took longer than {timeout:.0f} s", "Try again.") from None
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
+    return _answer(model, output, complaint, child.returncode)
+
+
+def _answer(model: Model, output: str, complaint: str, code: int) -> str:
+    last = output.strip().rpartition("\n")[2]
+    try:
+        answer = json.loads(last)
+    except ValueError:
+        answer = None
+    if code == 0 and isinstance(answer, dict):
+        return last
+    if code == RequestError.exit_code and isinstance(answer, dict) and "error" in answer:
+        raise RequestError(one_line(answer["error"]), one_line(answer.get("hint", "")))
+    last_words = one_line(complaint.strip().rpartition("\n")[2], 200)
+    raise TuiFtError(f"looking at the model {one_line(model.name, 100)} failed (exit code {code}): {last_words}", "`tui-ft doctor` checks the installation.")
