@@ -1,0 +1,290 @@
+"""Home: the runs as they are now, the presets, and the ways to begin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Footer, Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from tui_ft import text, units
+from tui_ft.errors import TuiFtError
+from tui_ft.recipe import presets
+from tui_ft.runs import control
+from tui_ft.tui import keys
+from tui_ft.tui.screen import TuiScreen
+from tui_ft.tui.screens.confirm import Confirm
+from tui_ft.tui.text import content, line
+from tui_ft.tui.widgets.loss_chart import terminal_glyphs
+from tui_ft.tui.widgets.options import ScreenOptions
+from tui_ft.tui.widgets.run_line import run_line
+from tui_ft.tui.widgets.run_table import Row, RunTable
+
+SECONDS = 0.5
+WELCOME = """No runs yet.
+
+Press d for the demo: a small model learns eighty short conversations in about a minute, on any machine, without a download.
+You see what it is trained on, watch the loss fall, and talk to it afterwards.
+
+Or press n to set up your own run, or choose a preset and press enter."""
+
+
+@dataclass
+class Done(Message):
+    """A slow action on a run has ended."""
+
+    words: str
+    """What was done; empty where it failed."""
+    error: TuiFtError | None = None
+
+
+@dataclass
+class Machine(Message):
+    """What this machine trains on."""
+
+    words: str
+
+
+class HomeScreen(TuiScreen):
+    """Runs above presets; side by side where the terminal is wide."""
+
+    GROUP = "home"
+    ABOUT = (
+        "Home lists your runs, newest first, as they are now, and the recipes to start from. Runs live in folders of their own: "
+        "leaving this program, closing the terminal or losing the connection does not touch them."
+    )
+    BINDINGS = keys.bindings("home")  # type: ignore[assignment]
+    CSS_PATH = Path(__file__).with_name("home.tcss")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = RunTable()
+        self.glyphs = terminal_glyphs()
+        self._presets: list[presets.PresetInfo] = []
+
+    def compose(self) -> ComposeResult:
+        yield Static(Content.assemble((" tui-ft ", "bold $accent"), ("fine-tuning in runs no terminal can kill", "$foreground 60%")), id="title")
+        with Container(id="panes"):
+            with Vertical(id="runs-pane") as pane:
+                pane.border_title = "Runs"
+                yield Input(placeholder="part of a name, or a state", id="filter", compact=True)
+                yield Static(WELCOME, id="welcome")
+                yield ScreenOptions(id="runs")
+            with Vertical(id="presets-pane") as pane:
+                pane.border_title = "Presets"
+                yield ScreenOptions(id="presets")
+        yield Static("", id="detail")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self.query_one("#filter").display = False
+        self._list_presets()
+        self._look(first=True)
+        self.query_one("#runs" if self.table.rows else "#presets").focus()
+        self.set_interval(SECONDS, self._look)
+        self.run_worker(self._read_machine, thread=True, exit_on_error=False)
+
+    def on_screen_resume(self) -> None:
+        self._list_presets()
+        self._look()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._list_runs)
+
+    @property
+    def row(self) -> Row | None:
+        """The run under the cursor."""
+        return self.table.rows.get(self.query_one("#runs", ScreenOptions).selected or "")
+
+    @property
+    def on_presets(self) -> bool:
+        return self.query_one("#presets").has_focus or not self.table.rows
+
+    def _read_machine(self) -> None:
+        from tui_ft.planning import hardware
+
+        machine = hardware.read()
+        gpus = [f"{gpu.name}, {units.size(gpu.free_bytes)} of {units.size(gpu.total_bytes)} free" for gpu in machine.gpus[:2]]
+        self.post_message(Machine(" · ".join(gpus) or f"no GPU · {machine.cpus} CPU cores"))
+
+    def on_machine(self, event: Machine) -> None:
+        self.query_one("#presets-pane").border_subtitle = line(event.words, 50)  # type: ignore[assignment]
+
+    def _look(self, first: bool = False) -> None:
+        """One look at the runs: only the lines that changed are drawn again."""
+        if not self.is_current and not first:
+            return
+        changed = self.table.refresh()
+        if not changed and not first:
+            return
+        shown = self._shown()
+        options = self.query_one("#runs", ScreenOptions)
+        if [option.id for option in options.options] != [row.run.id for row in shown]:
+            self._list_runs()
+        else:
+            for index, row in enumerate(shown):
+                if row.run.id in changed:
+                    options.replace_option_prompt_at_index(index, self._line(row))
+        self._tell()
+
+    def _shown(self) -> list[Row]:
+        return self.table.matching(self.query_one("#filter", Input).value)
+
+    def _line(self, row: Row) -> Content:
+        width = self.query_one("#runs-pane").content_size.width - 1
+        return run_line(row.summary, row.points, max(20, width), self.glyphs)
+
+    def _list_runs(self) -> None:
+        options, shown = self.query_one("#runs", ScreenOptions), self._shown()
+        selected = options.selected
+        options.set_options([Option(self._line(row), id=row.run.id) for row in shown])
+        options.highlight(selected)
+        self.query_one("#welcome").display = not self.table.rows
+        options.display = bool(self.table.rows)
+        self._tell()
+
+    def _list_presets(self) -> None:
+        options = self.query_one("#presets", ScreenOptions)
+        selected = options.selected
+        self._presets = presets.names()
+        width = max((len(preset.name) for preset in self._presets), default=0)
+        options.set_options(
+            [
+                Option(Content.assemble(line(f"{preset.name:<{width}}  ", style="bold"), line(preset.about, style="$foreground 60%")), id=preset.name)
+                for preset in self._presets
+            ]
+        )
+        options.highlight(selected)
+
+    def _tell(self) -> None:
+        """Counts in the border, the selected run's story below."""
+        live = sum(row.is_live for row in self.table.rows.values())
+        total = len(self.table.rows)
+        self.query_one("#runs-pane").border_subtitle = f"{live} live · {total} in all" if total else ""
+        self.query_one("#detail", Static).update(self._detail())
+        self.refresh_bindings()
+
+    def _detail(self) -> Content:
+        if self.on_presets:
+            name = self.query_one("#presets", ScreenOptions).selected
+            about = next((preset.about for preset in self._presets if preset.name == name), "")
+            return Content.assemble(line(about, self.size.width - 2), ("\nenter sets up a run from it" if name else "", "$foreground 60%"))
+        row = self.row
+        if row is None:
+            return Content("nothing matches; escape shows all runs")
+        summary = row.summary
+        facts = [f"{len(summary.checkpoints)} checkpoints"] if summary.checkpoints else []
+        if summary.best_eval_loss is not None:
+            facts.append(f"best validation loss {summary.best_eval_loss:.4g}")
+        if summary.model:
+            facts.append("model ready: c chats with it")
+        first = summary.reason or {"running": "training; enter looks at it", "finished": "finished"}.get(summary.state, summary.state)
+        return Content.assemble(line(first, self.size.width - 2), "\n", (text.one_line(" · ".join(facts)), "$foreground 60%"))
+
+    @on(OptionList.OptionHighlighted)
+    def _moved(self) -> None:
+        self._tell()
+
+    @on(OptionList.OptionSelected)
+    def _clicked(self) -> None:
+        self.action_open()
+
+    def on_descendant_focus(self) -> None:
+        self._tell()
+
+    def unavailable(self, action: str) -> str:
+        if action not in ("chat", "resume", "delete") or not self.is_mounted:
+            return ""
+        row = None if self.on_presets else self.row
+        if row is None:
+            return "no run is selected"
+        state = row.summary.state
+        if action == "chat":
+            return "" if row.summary.model else "this run has no model yet"
+        if action == "resume":
+            return "" if state in control.RESUMABLE else f"this run is {state}"
+        return "this run is live: stop it first" if row.is_live and state != "queued" else ""
+
+    def action_open(self) -> None:
+        if self.on_presets:
+            name = self.query_one("#presets", ScreenOptions).selected
+            if name:
+                self.tui.open_wizard(preset=name)
+        elif self.row:
+            self.tui.open_run(self.row.run)
+
+    def action_new(self) -> None:
+        self.tui.open_wizard()
+
+    def action_demo(self) -> None:
+        self.tui.open_wizard(preset="demo")
+
+    def action_chat(self) -> None:
+        if self.row:
+            self.tui.open_chat(self.row.run)
+
+    def action_resume(self) -> None:
+        if self.row:
+            run = self.row.run
+            self._carry_out(f"{run.id} goes on", lambda: control.resume(run))
+
+    def action_delete(self) -> None:
+        if not self.row:
+            return
+        run = self.row.run
+        there = units.size(run.bytes_on_disk())
+        detail = f"Its checkpoints, model and log go for good: {there}. Nothing else is touched."
+        self.app.push_screen(Confirm(f"Delete {run.id}?", detail, yes="Delete", no="Keep"), partial(self._delete, run.id))
+
+    def _delete(self, run_id: str, sure: bool | None) -> None:
+        row = self.table.rows.get(run_id)
+        if sure and row:
+            self._carry_out(f"{run_id} is deleted", row.run.delete)
+
+    def _carry_out(self, words: str, act: object) -> None:
+        self.run_worker(partial(self._in_thread, words, act), thread=True, exit_on_error=False)
+
+    def _in_thread(self, words: str, act: object) -> None:
+        try:
+            act()  # type: ignore[operator]
+        except TuiFtError as error:
+            self.post_message(Done("", error))
+        else:
+            self.post_message(Done(words))
+
+    def on_done(self, event: Done) -> None:
+        if event.error:
+            self.tui.report(event.error)
+        else:
+            self.notify(event.words)
+        self._look()
+
+    def action_filter(self) -> None:
+        field = self.query_one("#filter", Input)
+        field.display = True
+        field.focus()
+
+    @on(Input.Changed, "#filter")
+    def _narrow(self) -> None:
+        self._list_runs()
+
+    @on(Input.Submitted, "#filter")
+    def _filtered(self) -> None:
+        self.query_one("#runs").focus()
+
+    def key_escape(self) -> None:
+        """Show all runs again."""
+        field = self.query_one("#filter", Input)
+        field.value = ""
+        field.display = False
+        self.query_one("#runs" if self.table.rows else "#presets").focus()
+
+    def action_quit(self) -> None:
+        self.app.exit(0)

@@ -1,0 +1,73 @@
+"""What home shows of all runs, kept up to date at the price of a few `stat` calls a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tui_ft.runs import store
+from tui_ft.runs.control import ALIVE
+from tui_ft.runs.glimpse import loss_glimpse
+from tui_ft.runs.store import Run
+from tui_ft.runs.summary import Summary, summarize
+
+Stamp = tuple[int, ...]
+
+
+@dataclass
+class Row:
+    """One run as it was last read."""
+
+    run: Run
+    summary: Summary
+    stamp: Stamp
+    points: list[tuple[float, float]] = field(default_factory=list)
+    """Its loss at a few places."""
+
+    @property
+    def is_live(self) -> bool:
+        return self.summary.state in ALIVE
+
+
+class RunTable:
+    """All runs, newest first. A run is read again when one of its small files changed, or when it may have died."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+
+    def refresh(self) -> set[str]:
+        """Look again; the ids of the runs that changed, came or went."""
+        before, self.rows = self.rows, {}
+        changed = set()
+        for run in store.all_runs():
+            row = before.get(run.id)
+            stamp = _stamp(run)
+            if row is None or row.stamp != stamp or row.is_live:
+                fresh = _read(run, stamp, row)
+                if row is None or fresh.summary != row.summary:
+                    changed.add(run.id)
+                row = fresh
+            self.rows[run.id] = row
+        return changed | (before.keys() - self.rows.keys())
+
+    def matching(self, needle: str) -> list[Row]:
+        """The rows whose id or state holds `needle`."""
+        wanted = needle.strip().lower()
+        return [row for row in self.rows.values() if wanted in row.run.id.lower() or wanted in row.summary.state]
+
+
+def _read(run: Run, stamp: Stamp, before: Row | None) -> Row:
+    summary = summarize(run)
+    if before is not None and before.summary.step == summary.step:
+        return Row(run, summary, stamp, before.points)
+    return Row(run, summary, stamp, loss_glimpse(run))
+
+
+def _stamp(run: Run) -> Stamp:
+    """Changes whenever worker, supervisor or a resuming terminal wrote something that a summary tells."""
+    found = []
+    for path in (run.status_file, run.owner_file, run.path / "exit", run.path / "plan", run.checkpoints):
+        try:
+            found.append(path.stat().st_mtime_ns)
+        except OSError:
+            found.append(0)
+    return tuple(found)
