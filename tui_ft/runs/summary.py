@@ -8,18 +8,13 @@ import time
 
 from pydantic import BaseModel, Field
 
+from tui_ft.runs import checkpoints
+from tui_ft.runs.checkpoints import CheckpointInfo
 from tui_ft.runs.progress import ENDED, Progress, State
 from tui_ft.runs.store import Run, read_json
 
 FOREIGN_SILENCE_SECONDS = 120.0
 """On a shared file system a supervisor on another machine counts as gone after this silence."""
-
-
-class CheckpointInfo(BaseModel):
-    step: int
-    path: str
-    bytes: int
-    eval_loss: float | None = None
 
 
 class Summary(BaseModel):
@@ -69,7 +64,7 @@ def summarize(run: Run) -> Summary:
         tokens=progress.tokens,
         tokens_per_second=progress.tokens_per_second,
         peak_memory_bytes=progress.peak_memory_bytes,
-        checkpoints=checkpoints_of(run),
+        checkpoints=checkpoints.listing(run),
         model=str(run.model) if state == "finished" or (run.model / "config.json").exists() or _adapter(run) else None,
         reason=reason,
         attempt=progress.attempt,
@@ -121,14 +116,3 @@ def is_held(run: Run) -> bool:
     finally:
         os.close(handle)
     return False
-
-
-def checkpoints_of(run: Run) -> list[CheckpointInfo]:
-    """The published checkpoints, oldest first; what is still being written has no manifest in its place."""
-    found = []
-    for folder in run.checkpoints.glob("checkpoint-*"):
-        manifest = read_json(folder / "manifest.json")
-        if manifest:
-            size = sum(int(entry.get("size", 0)) for entry in manifest.get("files", {}).values())
-            found.append(CheckpointInfo(step=manifest["step"], path=str(folder), bytes=size, eval_loss=manifest.get("eval_loss")))
-    return sorted(found, key=lambda checkpoint: checkpoint.step)

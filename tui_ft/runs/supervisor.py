@@ -15,19 +15,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tui_ft import home
 from tui_ft.recipe import Plan
-from tui_ft.runs import identity
+from tui_ft.runs import checkpoints, identity
 from tui_ft.runs.events import EventReader
 from tui_ft.runs.store import Run
-from tui_ft.runs.summary import checkpoints_of
 
 RESTART_DELAYS = (1.0, 4.0, 16.0)
 """Seconds before each restart in a row; the count starts anew when a checkpoint was published in between."""
 KILL_AFTER_SECONDS = 30.0
+REPORT_SECONDS = 120.0
 OUT_OF_MEMORY = "out-of-memory"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -71,6 +72,7 @@ class Supervisor:
                 plan, record = _halved(plan, record)
             may_restart = outcome in ("killed", OUT_OF_MEMORY) and plan is not None and not self.ask_to_stop and restarts < len(RESTART_DELAYS)
             if not may_restart or plan is None:
+                self._report()
                 record["outcome"] = "failed" if outcome in ("killed", OUT_OF_MEMORY) else outcome
                 if self.ask_to_stop and outcome == "killed":
                     record["outcome"] = "stopped"
@@ -132,8 +134,14 @@ class Supervisor:
                 return {"outcome": event.get("outcome", "failed"), "reason": event.get("reason", "")}
         return None
 
+    def _report(self) -> None:
+        """Have the loss picture drawn by a process of its own, so that its failure harms nothing."""
+        with suppress(subprocess.SubprocessError, OSError), _log(self.run, 0, "report") as log:
+            command = [sys.executable, "-m", "tui_ft.results.report", str(self.run.path)]
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=REPORT_SECONDS, check=False)
+
     def _newest_checkpoint(self) -> int:
-        return max((checkpoint.step for checkpoint in checkpoints_of(self.run)), default=0)
+        return max(checkpoints.steps(self.run), default=0)
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -168,7 +176,9 @@ def _halved(plan: Plan, record: dict[str, Any]) -> tuple[Plan | None, dict[str, 
 
 
 def _log(run: Run, attempt: int, name: str) -> Any:
-    return os.fdopen(os.open(run.logs / f"{attempt}.{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
+    return os.fdopen(
+        os.open(run.logs / (f"{attempt}.{name}" if attempt else f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab"
+    )
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,194 @@
+"""Commands that start runs and follow them: run, demo, resume."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from types import FrameType
+
+from tui_ft.cli import output
+from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.recipe import presets
+from tui_ft.runs import control, store
+from tui_ft.runs.events import Event, EventReader
+from tui_ft.runs.store import Run
+from tui_ft.runs.summary import Summary, summarize
+
+POLL_SECONDS = 0.25
+LINE_SECONDS = 10.0
+"""Without a terminal a line is printed this often, so that a log stays readable."""
+EXIT_CODES = {"finished": 0, "failed": 1, "lost": 1, "paused": 3, "stopped": 3}
+STOPPED_NOW = 130
+FORCE_SECONDS = 30.0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from tui_ft.start import parse_trust, start_run
+
+    trust = parse_trust(arguments.trust_remote_code)
+    started = start_run(presets.open_recipe(arguments.recipe, arguments.set), force=arguments.force, trust=trust)
+    return _detached(started, arguments) if arguments.detach else follow(started, arguments.json)
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    if not arguments.headless and not arguments.json and not arguments.set and sys.stdin.isatty() and sys.stdout.isatty():
+        from tui_ft.cli.screen import open_screen
+
+        return open_screen("demo")
+    from tui_ft.start import start_run
+
+    return follow(start_run(presets.open_recipe("demo", arguments.set)), arguments.json)
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    if arguments.all_lost:
+        return _resume_lost(arguments)
+    if not arguments.run:
+        raise RequestError("name the run to resume", "`tui-ft resume latest`, or `tui-ft resume --all-lost`.")
+    chosen = store.find(arguments.run)
+    command = control.resume(chosen, arguments.from_step)
+    if command:
+        answer = control.wait(chosen, command)
+        if answer.phase == "rejected":
+            raise TuiFtError(f"{chosen.id} was not resumed: {answer.reason}")
+    return _detached(chosen, arguments) if arguments.detach else follow(chosen, arguments.json)
+
+
+def _resume_lost(arguments: argparse.Namespace) -> int:
+    lost = [candidate for candidate in store.all_runs() if summarize(candidate).state == "lost"]
+    for candidate in lost:
+        control.resume(candidate)
+        output.note(f"resumed {candidate.id}")
+    if arguments.json:
+        output.print_json([{"run": candidate.id, "dir": str(candidate.path)} for candidate in lost])
+    elif not lost:
+        output.say("No run is lost.")
+    return 0
+
+
+def _detached(started: Run, arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        output.print_json({"run": started.id, "dir": str(started.path)})
+    else:
+        output.say(f"{started.id} runs in the background.\n  tui-ft attach {started.id}\n  tui-ft status --watch")
+    return 0
+
+
+class _Interrupts:
+    """Ctrl+C: the first asks the worker to save and stop, the second to stop now."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.count = 0
+        signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def _on_interrupt(self, *_: int | FrameType | None) -> None:
+        self.count += 1
+
+    def act(self, seen: int) -> int:
+        """Send what the interrupts since the last look ask for; how many there were."""
+        if self.count > seen:
+            now = self.count > 1
+            output.note("\nstopping now" if now else "\nsaving and stopping after this step; Ctrl+C again stops now")
+            try:
+                command = control.stop(self.run, now=now)
+                if now and control.wait(self.run, command, FORCE_SECONDS).phase == "waiting":
+                    control.end_by_force(self.run)
+            except TuiFtError as error:
+                output.note(error.message)
+        return self.count
+
+
+def follow(run: Run, as_json: bool) -> int:
+    """Show progress on stderr until the run is over or paused, then its summary on stdout.
+
+    A hang-up ends only this process: SIGHUP keeps its default action, and the run never knew of us.
+    """
+    interrupts, seen = _Interrupts(run), 0
+    reader, line = EventReader(run), _Line()
+    while True:
+        seen = interrupts.act(seen)
+        for event in reader.poll():
+            _remark(line, event)
+        summary = summarize(run)
+        if summary.state in EXIT_CODES:
+            break
+        line.show(output.one_run(summary))
+        time.sleep(POLL_SECONDS)
+    line.clear()
+    if as_json:
+        output.print_json(summary)
+    else:
+        print_summary(summary)
+    return STOPPED_NOW if seen > 1 and summary.state == "stopped" else EXIT_CODES[summary.state]
+
+
+def _remark(line: _Line, event: Event) -> None:
+    if event["type"] == "eval":
+        accuracy = event.get("accuracy")
+        line.say(
+            f"  step {event['step']}: validation loss {output.number(event.get('loss'))}" + (f", token accuracy {accuracy:.1%}" if accuracy else "")
+        )
+    elif event["type"] == "alert":
+        line.say(f"  {event['severity']}: {event['cause']}" + (f"\n    → {event['remedy']}" if event.get("remedy") else ""))
+    elif event["type"] == "attempt_ended" and event.get("outcome") not in EXIT_CODES:
+        line.say(f"  attempt {event['attempt']} ended: {event.get('reason')}")
+
+
+class _Line:
+    """The progress line: rewritten in place on a terminal, now and then a new one elsewhere."""
+
+    def __init__(self) -> None:
+        self.in_place = sys.stderr.isatty()
+        self.shown = ""
+        self.printed = -LINE_SECONDS
+
+    def show(self, text: str) -> None:
+        if self.in_place and text != self.shown:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        elif not self.in_place and text != self.shown and time.monotonic() - self.printed >= LINE_SECONDS:
+            output.note(text)
+            self.printed = time.monotonic()
+        else:
+            return
+        self.shown = text
+
+    def say(self, text: str) -> None:
+        self.clear()
+        output.note(text)
+
+    def clear(self) -> None:
+        if self.in_place and self.shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self.shown = ""
+
+
+def print_summary(summary: Summary) -> None:
+    """A run for a person: what became of it, and what can be done next."""
+    output.say(f"{summary.run}: {summary.state}" + (f" ({summary.reason})" if summary.reason else ""))
+    rows = [
+        ("steps", f"{output.steps(summary)}, epoch {summary.epoch:g}"),
+        ("loss", f"{output.number(summary.first_loss)} → {output.number(summary.last_loss)}"),
+        ("best validation loss", output.number(summary.best_eval_loss)),
+        ("tokens", f"{summary.tokens:,}" + (f" at {summary.tokens_per_second:,.0f}/s" if summary.tokens_per_second else "")),
+        ("peak memory", output.size(summary.peak_memory_bytes)),
+        ("parameters", _parameters(summary)),
+        ("checkpoints", ", ".join(f"{c.step} ({output.size(c.bytes)})" for c in summary.checkpoints) or "none"),
+        ("folder", summary.dir),
+        ("model", summary.model or "-"),
+    ]
+    for name, value in rows:
+        output.say(f"  {name:<22}{value}")
+    nexts = {"finished": f"tui-ft chat {summary.run}", "paused": f"tui-ft resume {summary.run}", "stopped": f"tui-ft resume {summary.run}"}
+    nexts |= {"lost": f"tui-ft resume {summary.run}", "failed": f"tui-ft logs {summary.run}"}
+    if summary.state in nexts:
+        output.say(f"  {'next':<22}{nexts[summary.state]}")
+
+
+def _parameters(summary: Summary) -> str:
+    if not summary.parameters or summary.trainable_parameters is None:
+        return "-"
+    share = summary.trainable_parameters / summary.parameters
+    return f"{summary.trainable_parameters:,} of {summary.parameters:,} trainable ({share:.2%})"

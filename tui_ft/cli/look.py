@@ -1,0 +1,169 @@
+"""Commands that only look: plan, preview, runs, show, status, logs, doctor. They never change a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tui_ft.cli import drive, output
+from tui_ft.errors import TuiFtError
+from tui_ft.recipe import Plan, Recipe, presets
+from tui_ft.recipe.schema import parse_bytes
+from tui_ft.runs import store
+from tui_ft.runs.store import Run
+from tui_ft.runs.summary import summarize
+
+WATCH_SECONDS = 2.0
+LIVE = ("starting", "running", "paused")
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    from tui_ft.errors import RequestError
+    from tui_ft.planning import model_facts
+    from tui_ft.planning.planner import make_plan
+
+    try:
+        assumed = parse_bytes(arguments.gpu_memory) if arguments.gpu_memory else None
+    except ValueError as error:
+        raise RequestError(f"--gpu-memory: {error}") from None
+    recipe = presets.open_recipe(arguments.recipe, arguments.set)
+    facts = model_facts.facts(recipe.model, compute=not arguments.instant)
+    made = make_plan(recipe, facts=facts, gpu_memory=assumed, rows=None if arguments.instant else _count_rows(recipe))
+    if arguments.json:
+        output.print_json(made)
+    else:
+        _print_plan(recipe, made)
+    return 0
+
+
+def _count_rows(recipe: Recipe) -> int | None:
+    """The training rows, where they lie on this machine and are few enough to be counted at once."""
+    from tui_ft import demo
+    from tui_ft.data.preview import preview as look
+
+    if recipe.train.max_steps or not (recipe.data.source == demo.NAME or Path(recipe.data.source).exists()):
+        return None
+    try:
+        found = look(recipe, n=0, exact=False)
+    except TuiFtError as error:
+        output.note(f"the rows could not be counted: {error.message}")
+        return None
+    if found.sampled is not None:
+        return None
+    share = recipe.data.validation if isinstance(recipe.data.validation, float) else 0.0
+    return round(found.kept * (1 - share))
+
+
+def _print_plan(recipe: Recipe, made: Plan) -> None:
+    memory = made.memory
+    output.say(f"{recipe.name} on {made.gpu.name if made.gpu else 'the CPU'}  [{made.tier}]")
+    parts = {"weights": memory.weights, "adapters": memory.adapters, "gradients": memory.gradients, "optimizer": memory.optimizer}
+    parts |= {"activations": memory.activations, "head": memory.head, "overhead": memory.overhead}
+    output.say(
+        "  memory: " + " + ".join(f"{name} {output.size(value)}" for name, value in parts.items() if value) + f" = {output.size(memory.total_bytes)}"
+    )
+    if made.tier == "lower-bound":
+        output.say("          at least; activations are not counted yet")
+    for key in ("micro_batch", "accumulation", "precision", "optimizer", "attention", "packing", "activation_checkpointing", "steps"):
+        reason = made.reasons.get(key, "")
+        output.say(f"  {key}: {getattr(made, key)}" + (f"  ({reason})" if reason else ""))
+    output.say(f"  effective batch: {made.effective_batch}")
+    if made.parameters:
+        output.say(f"  parameters: {made.trainable_parameters or 0:,} of {made.parameters:,} trainable")
+    output.say(f"  disk: {output.size(made.disk_bytes)}")
+    for warning in made.warnings:
+        output.say(f"  warning: {warning}")
+
+
+def preview(arguments: argparse.Namespace) -> int:
+    from tui_ft.cli.preview_text import print_preview
+    from tui_ft.data.preview import preview as look
+
+    found = look(presets.open_recipe(arguments.recipe, arguments.set), n=arguments.n, exact=arguments.exact)
+    if arguments.json:
+        output.print_json(found)
+    else:
+        print_preview(found)
+    return 0
+
+
+def runs(arguments: argparse.Namespace) -> int:
+    summaries = [summarize(run) for run in store.all_runs()]
+    if arguments.json:
+        output.print_json(summaries)
+    elif not summaries:
+        output.say("No runs yet. `tui-ft demo` makes the first one.")
+    else:
+        rows = [(s.run, s.state, output.steps(s), output.number(s.last_loss), output.duration(s.eta_seconds), s.reason) for s in summaries]
+        output.table(rows, ("RUN", "STATE", "STEP", "LOSS", "LEFT", "REASON"))
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    summary = summarize(store.find(arguments.run))
+    if arguments.json:
+        output.print_json(summary)
+    else:
+        drive.print_summary(summary)
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    while True:
+        summaries = [summarize(run) for run in store.all_runs()]
+        live = [summary for summary in summaries if summary.state in LIVE]
+        if arguments.json:
+            output.print_json(live)
+        else:
+            for summary in live or summaries[:1]:
+                output.say(output.one_run(summary))
+            if not summaries:
+                output.say("no runs")
+        if not arguments.watch:
+            return 0
+        sys.stdout.flush()
+        time.sleep(WATCH_SECONDS)
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    run = store.find(arguments.run)
+    if arguments.json:
+        output.print_json({"run": run.id, "attempt": run.attempt(), "out": _read(run, "out"), "err": _read(run, "err")})
+        return 0
+    offsets = {"err": 0, "out": 0}
+    attempt = run.attempt()
+    while True:
+        for name in offsets:
+            file = run.logs / f"{attempt}.{name}"
+            if file.exists():
+                with file.open("rb") as stream:
+                    stream.seek(offsets[name])
+                    text = stream.read()
+                offsets[name] += len(text)
+                if text:
+                    print(output.visible(text.decode("utf-8", "replace")), end="", flush=True)
+        if not arguments.follow or summarize(run).state not in LIVE:
+            return 0
+        if run.attempt() != attempt:
+            attempt, offsets = run.attempt(), {"err": 0, "out": 0}
+        time.sleep(drive.POLL_SECONDS)
+
+
+def _read(run: Run, name: str) -> str:
+    file = run.logs / f"{run.attempt()}.{name}"
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    from tui_ft.planning.doctor import examine
+
+    findings = examine()
+    if arguments.json:
+        output.print_json([vars(finding) for finding in findings])
+    else:
+        marks = {"ok": "ok     ", "warning": "warning", "error": "FAULT  "}
+        for finding in findings:
+            output.say(f"{marks[finding.severity]}  {finding.where}: {finding.message}" + (f"\n           → {finding.hint}" if finding.hint else ""))
+    return 1 if any(finding.severity == "error" for finding in findings) else 0

@@ -1,0 +1,91 @@
+"""How commands print: JSON for programs, aligned lines for people. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from tui_ft.runs.summary import Summary
+from tui_ft.text import one_line, visible
+
+
+def print_json(value: Any) -> None:
+    """One JSON value. Foreign text stays as it is: JSON escapes control characters."""
+    print(json.dumps(_plain(value), ensure_ascii=True, indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def say(text: str = "") -> None:
+    """A line for a person, on stdout."""
+    print(visible(text))
+
+
+def note(text: str) -> None:
+    """A remark beside the result, on stderr."""
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def table(rows: Iterable[Sequence[object]], head: Sequence[str]) -> None:
+    """Columns as wide as their content; the last one is not padded."""
+    lines = [[one_line(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)) + "  " + line[-1])
+
+
+def size(count: int | None) -> str:
+    """Bytes as people say them: 1536 → 1.5 KiB."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def duration(seconds: float | None) -> str:
+    """3725 → 1h 02m."""
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def steps(summary: Summary) -> str:
+    return f"{summary.step}/{summary.total_steps or '?'}"
+
+
+def one_run(summary: Summary) -> str:
+    """A run on one line: for status bars, and for following it."""
+    parts = [summary.run, summary.state]
+    if summary.state == "starting" and summary.stage:
+        parts.append(summary.stage)
+    if summary.step:
+        parts.append(f"step {steps(summary)}")
+        parts.append(f"loss {number(summary.last_loss)}")
+    if summary.tokens_per_second and summary.state == "running":
+        parts.append(f"{summary.tokens_per_second:,.0f} tokens/s")
+    if summary.eta_seconds is not None:
+        parts.append(f"{duration(summary.eta_seconds)} left")
+    return " · ".join(parts)

@@ -1,0 +1,125 @@
+"""What of a model is trained: everything, its last layers, or LoRA adapters beside frozen weights."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from tui_ft.errors import TuiFtError
+from tui_ft.recipe.schema import Method
+
+
+def make_trainable(model: PreTrainedModel, method: Method, new_tokens: list[int], *, checkpointing: bool = False) -> PreTrainedModel | PeftModel:
+    """Freeze and unfreeze as the method says. Trained weights are fp32 whatever the frozen ones are.
+
+    fp32 because a bf16 weight swallows small updates: at a learning rate of 2e-5 two thirds of a LoRA matrix would not move.
+
+    Args:
+        new_tokens: ids whose embedding rows are new and must learn, also where all else is frozen.
+        checkpointing: activations will be recomputed, which needs gradients at the embedding's output.
+
+    Raises:
+        TuiFtError: targets or layers that the model does not have.
+    """
+    if method.kind == "full":
+        model.requires_grad_(True)
+        return model.float()
+    if method.kind == "last-layers":
+        _train_last_layers(model, method.layers or 1)
+        return model
+    if checkpointing:
+        model.enable_input_require_grads()
+    return _with_lora(model, method, new_tokens)
+
+
+def layer_list(model: nn.Module) -> nn.ModuleList:
+    """The transformer layers: the module list that holds the most parameters.
+
+    Raises:
+        TuiFtError: the model has none.
+    """
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    if not lists:
+        raise TuiFtError("the model has no list of layers, so its last ones cannot be told", "Choose method.kind lora or full.")
+    return max(lists, key=lambda layers: sum(parameter.numel() for parameter in layers.parameters()))
+
+
+def _train_last_layers(model: PreTrainedModel, count: int) -> None:
+    layers = layer_list(model)
+    if count > len(layers):
+        raise TuiFtError(f"method.layers is {count}, but the model has {len(layers)} layers", "Choose fewer, or method.kind full.")
+    model.requires_grad_(False)
+    trained: list[nn.Module] = [*layers[len(layers) - count :]]
+    trained += [module for module in _after(model, layers) if module is not model.get_output_embeddings()]
+    head = model.get_output_embeddings()
+    if head is not None:
+        trained.append(head)  # tied to the embedding in many models, which is then trained as well
+    for module in trained:
+        module.float().requires_grad_(True)
+
+
+def _after(model: PreTrainedModel, layers: nn.ModuleList) -> list[nn.Module]:
+    """The modules beside the layer list that come after it: the final norm, by whatever name."""
+    parent = next(module for module in model.modules() if any(child is layers for child in module.children()))
+    children = list(parent.children())
+    following = children[next(index for index, child in enumerate(children) if child is layers) + 1 :]
+    return [module for module in following if re.search("norm", type(module).__name__, re.IGNORECASE)]
+
+
+def _with_lora(model: PreTrainedModel, method: Method, new_tokens: list[int]) -> PeftModel:
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=method.r,
+        lora_alpha=method.alpha,
+        lora_dropout=method.dropout,
+        target_modules=method.targets,
+        use_rslora=method.variant == "rslora",
+        use_dora=method.variant == "dora",
+        trainable_token_indices=new_tokens or None,
+        bias="none",
+    )
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        if "target modules" not in str(error).lower():
+            raise
+        names = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+        raise TuiFtError(f"method.targets {method.targets} are not in this model", f"Its linear layers are {', '.join(names)}.") from error
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """(all, trainable) parameters; packed 4-bit weights count as the weights they stand for."""
+    if isinstance(model, PeftModel):
+        trainable, everything = model.get_nb_trainable_parameters()
+        return everything, trainable
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def is_leaking(model: nn.Module, vocabulary: int) -> bool:
+    """Whether documents packed into one row read one another in this very model: two forwards of 32 tokens.
+
+    A family isolates packed documents only if it passes position ids on to its attention; OPT and Falcon, for example, do not.
+    """
+    place = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randint(0, vocabulary, (1, 16), generator=generator).to(place) for _ in range(2))
+    positions = torch.arange(16, device=place).repeat(2)[None]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            packed = model(input_ids=torch.cat([first, second], 1), position_ids=positions, use_cache=False).logits[:, 16:]
+            alone = model(input_ids=second, position_ids=positions[:, :16], use_cache=False).logits
+    finally:
+        model.train(was_training)
+    tolerance = 1e-3 if packed.dtype == torch.float32 else 5e-2
+    return not torch.allclose(packed.float(), alone.float(), atol=tolerance * float(alone.float().abs().max()), rtol=0)

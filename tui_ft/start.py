@@ -1,0 +1,80 @@
+"""How a run begins, for the wizard and the command line alike: check, plan, create, launch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tui_ft.errors import ConfigError, Problem, RequestError
+from tui_ft.planning import model_facts, preflight
+from tui_ft.planning.findings import Finding
+from tui_ft.planning.hardware import Hardware, read
+from tui_ft.planning.planner import make_plan
+from tui_ft.recipe import Plan, Recipe
+from tui_ft.runs import launch, store
+from tui_ft.runs.store import Run
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A recipe that passed its checks, with what it became on this machine."""
+
+    recipe: Recipe
+    plan: Plan
+    warnings: list[Finding]
+
+
+def get_ready(recipe: Recipe, *, hardware: Hardware | None = None, force: bool = False) -> Ready:
+    """Check a recipe with absolute paths and plan it. Writes nothing.
+
+    Args:
+        force: start although the plan says that it does not fit.
+
+    Raises:
+        ConfigError: all that is wrong, at once.
+    """
+    hardware = hardware or read()
+    findings = preflight.check(recipe, hardware)
+    errors = [Problem(finding.where, finding.message, finding.hint) for finding in findings if finding.severity == "error"]
+    if errors:
+        raise ConfigError(errors)
+    plan = make_plan(recipe, facts=model_facts.facts(recipe.model), hardware=hardware)
+    if plan.fits is False and not force:
+        why = next(iter(plan.warnings), "it needs more memory than is free")
+        raise ConfigError(
+            [Problem("hardware", f"this does not fit: {why}", "Choose a smaller batch, 4-bit weights or LoRA; --force tries all the same.")]
+        )
+    return Ready(recipe, plan, [finding for finding in findings if finding.severity == "warning"])
+
+
+def start_run(recipe: Recipe, *, force: bool = False, trust: dict[str, str] | None = None) -> Run:
+    """Check, plan, create the run's directory and launch its supervisor.
+
+    Args:
+        trust: repositories whose own Python code may run, each with the commit that was read.
+
+    Raises:
+        ConfigError: the recipe cannot work; nothing was written.
+        TuiFtError: the directory or the process could not be made.
+    """
+    ready = get_ready(recipe, force=force)
+    run = store.create(ready.recipe, ready.plan, trust)
+    launch.start(run)
+    return run
+
+
+def parse_trust(consents: list[str]) -> dict[str, str]:
+    """`["org/model@<40 hex digits>"]` → {"org/model": commit}.
+
+    Raises:
+        RequestError: not of that form; a branch would let the code change after it was read.
+    """
+    parsed = {}
+    for consent in consents:
+        repository, _, commit = consent.rpartition("@")
+        if not repository or not re.fullmatch(r"[0-9a-f]{40}", commit):
+            raise RequestError(
+                f"--trust-remote-code {consent} is not REPO@COMMIT with all 40 digits of a commit", "A branch could change after you read it."
+            )
+        parsed[repository] = commit
+    return parsed

@@ -1,0 +1,64 @@
+"""`python -m tui_ft.worker RUN_FOLDER ATTEMPT`: one attempt of a run, from its first event to its last."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from tui_ft.errors import TuiFtError
+from tui_ft.runs.store import Run
+from tui_ft.runs.supervisor import OUT_OF_MEMORY
+from tui_ft.text import one_line
+from tui_ft.worker.inbox import Inbox, StopNow
+from tui_ft.worker.journal import Journal
+
+
+def main() -> int:
+    os.umask(0o077)
+    run, attempt = Run(Path(sys.argv[1])), int(sys.argv[2])
+    plan = run.plan(attempt)
+    _choose_gpu(plan.gpu.index if plan.gpu else None)
+    journal = Journal(run, attempt, run.recipe().log.every)
+    inbox = Inbox(run, journal)
+    outcome, reason = "failed", ""
+    try:
+        journal.stage("start")
+        from tui_ft.worker.train import train  # loads torch, trl and peft: eight seconds in which the journal already tells
+
+        outcome, reason = train(run, plan, journal, inbox)
+    except StopNow as stop:
+        outcome, reason = "stopped", str(stop)
+    except TuiFtError as error:
+        reason = " ".join(error.lines())
+        print("\n".join(error.lines()), file=sys.stderr)
+    except Exception as error:
+        traceback.print_exc()
+        outcome, reason = _explain(error)
+    inbox.finish(f"the attempt ended: {reason}")
+    journal.end(outcome, reason)
+    return 0
+
+
+def _choose_gpu(index: int | None) -> None:
+    """Show torch the planned GPU alone, by NVML's numbering; without one, none."""
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if index is None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif not visible:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(index)
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """(outcome, reason) of an error that nobody foresaw, or that foresees itself."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return OUT_OF_MEMORY, "the GPU ran out of memory"
+    return "failed", f"{type(error).__name__}: {one_line(error, 400)}; the whole error is in the run's log"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
