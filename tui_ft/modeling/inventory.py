@@ -41,7 +41,7 @@ def _config(name: str, revision: str | None) -> PreTrainedConfig:
     if folder.is_absolute() and not folder.is_dir():
         raise RequestError(f"there is no model folder {one_line(name, 200)}", "Check the path, or give a Hub id.")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise RequestError(f"{one_line(name, 200)} holds an adapter, not a model", "Name the model that the adapter was trained on, or merge them first.")
+        raise RequestError(f"{one_line(name, 200)} holds an adapter, not a model", "Name the model it was trained on, or merge them first.")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise RequestError(f"the folder {one_line(name, 200)} has no config.json", "Give the folder that a model was saved in.")
     try:
@@ -87,18 +87,22 @@ def _explained(name: str, error: Exception) -> RequestError:
 
 def describe(model: PreTrainedModel) -> dict[str, Any]:
     """The inventory of a built model, its layers folded: `*` in a name stands for the indices in `layers`."""
+    from torch.nn import Embedding
+
     from tui_ft.modeling.structure import linear_modules, structure
 
     config, parts = model.config.get_text_config(), structure(model)
     head = model.get_submodule(parts.head) if parts.head else None
     head_weights = {id(parameter) for parameter in head.parameters()} if head is not None else set()
     norm_weights = {id(parameter) for name in parts.norms for parameter in model.get_submodule(name).parameters()}
+    embeddings = {id(p) for module in model.modules() if isinstance(module, Embedding) for p in module.parameters()}
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():  # a tied weight comes once
         pattern, index = _fold(name, parts.layers)
         shape = list(parameter.shape)
         role = "head" if id(parameter) in head_weights else "norm" if id(parameter) in norm_weights else "layer" if index is not None else "other"
-        group = groups.setdefault(f"{pattern} {shape}", {"name": pattern, "shape": shape, "count": parameter.numel(), "role": role, "layers": []})
+        entry = {"name": pattern, "shape": shape, "count": parameter.numel(), "role": role, "embedding": id(parameter) in embeddings, "layers": []}
+        group = groups.setdefault(f"{pattern} {shape}", entry)
         if index is not None:
             group["layers"].append(index)
     linears: dict[str, dict[str, Any]] = {}

@@ -33,6 +33,7 @@ class ParameterGroup(BaseModel):
     shape: tuple[int, ...]
     count: int = Field(ge=0, description="Numbers in one of them.")
     role: str = Field(description="layer, head, norm (after the last layer) or other. A head tied to the input embedding stands as head.")
+    embedding: bool = Field(description="It is an embedding's table, tied to the head or not.")
     layers: tuple[int, ...] = Field(description="Empty for one that stands outside the layers.")
 
     @property
@@ -203,5 +204,5 @@ def _answer(model: Model, output: str, complaint: str, code: int) -> str:
         return last
     if code == RequestError.exit_code and isinstance(answer, dict) and "error" in answer:
         raise RequestError(one_line(answer["error"]), one_line(answer.get("hint", "")))
-    last_words = one_line(complaint.strip().rpartition("\n")[2], 200)
-    raise TuiFtError(f"looking at the model {one_line(model.name, 100)} failed (exit code {code}): {last_words}", "`tui-ft doctor` checks the installation.")
+    words = one_line(complaint.strip().rpartition("\n")[2], 200)
+    raise TuiFtError(f"looking at the model {one_line(model.name, 100)} failed (exit code {code}): {words}", "See `tui-ft doctor`.")

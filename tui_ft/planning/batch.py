@@ -1,0 +1,31 @@
+"""How many sequences go through the model at once: careful as long as nothing forecasts the activations."""
+
+from __future__ import annotations
+
+GPU_TOKENS = 4096
+"""Most tokens a forward pass on a GPU is given unasked."""
+CPU_TOKENS = 8192
+"""The same on a CPU: main memory is roomier, and larger passes stop paying off."""
+LARGEST = 8
+"""Most sequences a forward pass is given unasked."""
+
+
+def suggest(effective: int, max_length: int, *, on_gpu: bool, least: int = 0, free: int | None = None) -> tuple[int, str]:
+    """A micro-batch that divides the effective batch, and the reason for it.
+
+    Args:
+        effective: sequences per optimizer step.
+        max_length: tokens of the longest sequence.
+        least: bytes that are proven to be needed before any activation; 0 where unknown.
+        free: bytes that may be used; None where unknown.
+    """
+    if on_gpu and free is not None and 2 * least > free:
+        return 1, "weights, gradients and optimizer take more than half of the free memory: one sequence at a time until a forecast says more fits"
+    tokens = GPU_TOKENS if on_gpu else CPU_TOKENS
+    most = max(1, min(LARGEST, tokens // max_length))
+    size = max(n for n in range(1, most + 1) if effective % n == 0)
+    device = "a GPU" if on_gpu else "the CPU"
+    return size, (
+        f"careful, since the activations are not forecast: at most {LARGEST} sequences and {tokens:,} tokens at once on {device}, "
+        f"as the largest divisor of the effective batch {effective}; set train.micro_batch if you know better"
+    )

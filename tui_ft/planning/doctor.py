@@ -1,0 +1,153 @@
+"""`tui-ft doctor`: is this machine ready, and what would make it so. Loads no torch, shows no token."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from tui_ft import __version__, home
+from tui_ft.planning.findings import Finding
+from tui_ft.planning.hardware import Hardware, free_disk, read
+
+LITTLE_DISK = 10 * 10**9
+"""Free bytes below which a model and its checkpoints soon meet the end of the disk."""
+LITTLE_MEMORY = 4 * 10**9
+SMALL_SCREEN = (80, 24)
+_WITHOUT_METADATA = ("torch", "transformers", "datasets", "peft", "trl", "bitsandbytes", "textual")  # checked where we run uninstalled
+
+
+def examine() -> list[Finding]:
+    """Every check with its result, in the order a person reads them; `error` means that training cannot work."""
+    machine = read()
+    return [*_python(), *_packages(), *_gpus(machine), *_memory(machine), *_home(), *_terminal(), *_session(), *_hub()]
+
+
+def _python() -> Iterator[Finding]:
+    found = f"Python {platform.python_version()}, tui-ft {__version__}"
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        yield Finding("ok", "python", found)
+    else:
+        yield Finding("error", "python", found, "tui-ft needs Python 3.11 to 3.13.")
+
+
+def _packages() -> Iterator[Finding]:
+    """Each dependency against the versions that this release was made for."""
+    try:
+        wanted = [Requirement(text) for text in requires("tui-ft") or []]
+    except PackageNotFoundError:
+        wanted = [Requirement(name) for name in _WITHOUT_METADATA]
+    for requirement in wanted:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            yield Finding("error", "package", f"{requirement.name} is missing", f"pip install '{requirement}'")
+            continue
+        if requirement.specifier.contains(found, prereleases=True):
+            yield Finding("ok", "package", f"{requirement.name} {found}")
+        else:
+            yield Finding("error", "package", f"{requirement.name} {found} is not {requirement.specifier}", f"pip install '{requirement}'")
+
+
+def _gpus(machine: Hardware) -> Iterator[Finding]:
+    if not machine.gpus:
+        yield Finding("warning", "gpu", machine.note, "Small models train on a CPU as well.")
+        return
+    for gpu in machine.gpus:
+        age = f", compute capability {gpu.capability[0]}.{gpu.capability[1]}" if gpu.capability else ""
+        text = f"{gpu.index}: {gpu.name}, {gpu.free_bytes / 2**30:.1f} of {gpu.total_bytes / 2**30:.1f} GiB free{age}, driver {machine.driver}"
+        holders = ", ".join(f"{p.name or 'process'} ({p.user or 'unknown user'}, pid {p.pid})" for p in gpu.processes[:4])
+        yield Finding("ok", "gpu", f"{text}; in use by {holders}" if holders else text)
+    yield from _cuda_build()
+
+
+def _cuda_build() -> Iterator[Finding]:
+    """A CPU build of torch beside a GPU is the commonest fault of all; its version says so without importing it."""
+    try:
+        build = version("torch").partition("+")[2]
+        cuda = any("nvidia" in text or "cuda" in text for text in distribution("torch").requires or [])
+    except PackageNotFoundError:
+        return
+    if build == "cpu" or not (cuda or build.startswith("cu")):
+        yield Finding("error", "gpu", "torch is installed without CUDA, so the GPU would stay idle", "Install torch's CUDA build; see pytorch.org.")
+
+
+def _memory(machine: Hardware) -> Iterator[Finding]:
+    text = f"{machine.ram_free / 1e9:.1f} of {machine.ram_total / 1e9:.1f} GB free, {machine.cpus} processors"
+    scarce = machine.ram_free < LITTLE_MEMORY
+    yield Finding("warning" if scarce else "ok", "memory", text, "Weights pass through main memory on their way to the GPU." if scarce else "")
+
+
+def _home() -> Iterator[Finding]:
+    place = home.home()
+    try:
+        home.private_folder(place)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        yield Finding("error", "home", f"{place} cannot be written: {error.strerror}", "Set TUI_FT_HOME to a folder that can.")
+    else:
+        yield Finding("ok", "home", f"{place} can be written")
+    free = free_disk(place)
+    if free is None:
+        return
+    if free < LITTLE_DISK:
+        yield Finding("warning", "disk", f"{free / 1e9:.1f} GB free at {place}", "Set TUI_FT_HOME to a larger disk; HF_HOME moves downloaded models.")
+    else:
+        yield Finding("ok", "disk", f"{free / 1e9:.1f} GB free at {place}")
+
+
+def _terminal() -> Iterator[Finding]:
+    if not sys.stdout.isatty():
+        yield Finding("ok", "terminal", "none here (output goes to a file or a program)")
+        return
+    size = shutil.get_terminal_size()
+    if size.columns < SMALL_SCREEN[0] or size.lines < SMALL_SCREEN[1]:
+        yield Finding("warning", "terminal", f"{size.columns}×{size.lines} cells", "The screens want 80×24 or more.")
+    else:
+        yield Finding("ok", "terminal", f"{size.columns}×{size.lines} cells")
+    if os.environ.get("NO_COLOR"):
+        yield Finding("ok", "colours", "off, by NO_COLOR")
+    elif os.environ.get("COLORTERM") in ("truecolor", "24bit"):
+        yield Finding("ok", "colours", "16 million")
+    elif "256color" in os.environ.get("TERM", ""):
+        yield Finding("ok", "colours", "256")
+    else:
+        yield Finding("warning", "colours", f"TERM is {os.environ.get('TERM') or 'not set'}: few colours", "Set TERM=xterm-256color if it can show them.")
+
+
+def _session() -> Iterator[Finding]:
+    """Runs outlive the terminal by themselves; only a login manager set to end all processes of a user can stop them."""
+    if os.environ.get("TMUX") or os.environ.get("STY"):
+        yield Finding("ok", "session", "inside tmux or screen")
+    else:
+        installed = "tmux is installed" if shutil.which("tmux") else "tmux is not installed"
+        yield Finding("ok", "session", f"{installed}; runs go on without it when the terminal closes")
+    if not Path("/run/systemd/system").is_dir():
+        return
+    user = getpass.getuser()
+    if Path(f"/var/lib/systemd/linger/{user}").exists():
+        yield Finding("ok", "linger", "on: processes may outlive the login")
+    else:
+        yield Finding(
+            "warning", "linger", "off: systemd may end your runs at logout, where it is set to do so (KillUserProcesses)", f"loginctl enable-linger {user}"
+        )
+
+
+def _hub() -> Iterator[Finding]:
+    from huggingface_hub import get_token
+
+    if get_token():
+        yield Finding("ok", "hub", "a token is there (it is not shown)")
+    else:
+        yield Finding("ok", "hub", "no token: public models and datasets only; `hf auth login` adds one")

@@ -1,0 +1,194 @@
+"""Cheap checks before anything starts: what would fail minutes later is said now, all of it at once. Loads no torch."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tui_ft import demo, home
+from tui_ft.errors import ConfigError, RequestError
+from tui_ft.planning import model_facts
+from tui_ft.planning.findings import Finding
+from tui_ft.planning.hardware import Hardware, free_disk, read
+from tui_ft.planning.planner import make_plan
+from tui_ft.recipe import files
+from tui_ft.recipe.plan import Plan
+from tui_ft.recipe.schema import Recipe
+from tui_ft.text import one_line
+
+DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".arrow")
+TEMPLATES = ("model", "chatml", "alpaca", "human-assistant", "text")
+TEMPLATE_ENDINGS = (".jinja", ".jinja2", ".j2")
+SPARE_DISK = 1.2
+"""Free space wanted, as a multiple of what the run writes."""
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
+_NEEDS = {  # optimizers and trackers that come with packages of their own: name's beginning → module to import, package to install
+    "galore_": ("galore_torch", "galore-torch"), "lomo": ("lomo_optim", "lomo-optim"), "adalomo": ("lomo_optim", "lomo-optim"),
+    "grokadamw": ("grokadamw", "grokadamw"), "schedule_free": ("schedulefree", "schedulefree"), "apollo_": ("apollo_torch", "apollo-torch"),
+    "stable_adamw": ("optimi", "torch-optimi"), "adamw_torch_4bit": ("torchao", "torchao"), "adamw_torch_8bit": ("torchao", "torchao"),
+    "adamw_anyprecision": ("torchdistx", "torchdistx"), "adamw_torch_xla": ("torch_xla", "torch-xla"), "adamw_torch_npu": ("torch_npu", "torch-npu"),
+    "tensorboard": ("tensorboard", "tensorboard"), "wandb": ("wandb", "wandb"), "mlflow": ("mlflow", "mlflow"),
+}  # fmt: skip
+
+
+def check(recipe: Recipe, hardware: Hardware | None = None) -> list[Finding]:
+    """Everything that speaks against starting `recipe` here, errors first; empty when nothing does.
+
+    Relative paths count from the current folder. The model's size enters only if its facts are cached
+    (`model_facts.facts`): this function starts no child and asks no network.
+    """
+    recipe = files.absolute(recipe, Path.cwd())
+    found = [*_model(recipe), *_data(recipe), *_template(recipe), *_packages(recipe), *_writable(recipe), *_hub(recipe)]
+    known = None
+    if not any(finding.where == "model.name" and finding.severity == "error" for finding in found):
+        known = model_facts.facts(recipe.model, compute=False)
+    try:
+        found += _planned(make_plan(recipe, facts=known, hardware=hardware if hardware is not None else read()))
+    except ConfigError as error:
+        found += [Finding("error", problem.where, problem.message, problem.hint) for problem in error.problems]
+    return sorted(found, key=lambda finding: finding.severity != "error")
+
+
+def _planned(plan: Plan) -> Iterator[Finding]:
+    for warning in plan.warnings:
+        yield Finding("error" if plan.fits is False and warning.startswith("This cannot fit") else "warning", "plan", warning)
+    free = free_disk(home.runs_folder())
+    if plan.disk_bytes is None or free is None:
+        return
+    need = f"the run writes up to {plan.disk_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at {home.runs_folder()}"
+    hint = "Keep fewer checkpoints (checkpoints.keep), switch checkpoints.zip off, or move TUI_FT_HOME to a larger disk."
+    if plan.disk_bytes > free:
+        yield Finding("error", "disk", need, hint)
+    elif plan.disk_bytes * SPARE_DISK > free:
+        yield Finding("warning", "disk", need, hint)
+
+
+def _model(recipe: Recipe) -> Iterator[Finding]:
+    name, shown = recipe.model.name, one_line(recipe.model.name, 200)
+    if name == demo.NAME:
+        return
+    folder = Path(name)
+    if not folder.is_absolute():
+        yield from _hub_id("model.name", name, "model")
+        if _offline() and model_facts.config_file(recipe.model) is None:
+            yield Finding("error", "model.name", f"{shown} is not in the local cache, and HF_HUB_OFFLINE forbids fetching it", "Unset HF_HUB_OFFLINE.")
+        return
+    if not folder.is_dir():
+        yield Finding("error", "model.name", f"there is no model folder {shown}", "Check the path, or give a Hub id.")
+        return
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        adapter = (folder / "adapter_config.json").exists()
+        hint = "It holds an adapter: name the model it was trained on." if adapter else "Give the folder that a model was saved in."
+        yield Finding("error", "model.name", f"{shown} has no config.json", hint)
+        return
+    except OSError as error:
+        yield Finding("error", "model.name", f"{shown} cannot be read: {error.strerror}", "Check the permissions of the folder and its files.")
+        return
+    except ValueError:
+        yield Finding("error", "model.name", f"{shown}/config.json is not valid JSON", "Copy the model anew.")
+        return
+    if not isinstance(config, dict) or "model_type" not in config:
+        yield Finding("error", "model.name", f"{shown}/config.json names no model_type", "Give the folder that a model was saved in.")
+    if not any(path.match(pattern) for path in map(Path, names) for pattern in _WEIGHTS):
+        yield Finding("error", "model.name", f"{shown} holds no weights (*.safetensors or *.bin)", "Copy the whole model folder.")
+    if not set(_TOKENIZERS).intersection(names):
+        yield Finding("error", "model.name", f"{shown} holds no tokenizer", "Copy the tokenizer's files beside the weights.")
+    locked = [one_line(name, 100) for name in names if not os.access(folder / name, os.R_OK)]
+    if locked:
+        yield Finding("error", "model.name", f"{locked[0]} in {shown} cannot be read", "Check its permissions.")
+
+
+def _data(recipe: Recipe) -> Iterator[Finding]:
+    source, shown = recipe.data.source, one_line(recipe.data.source, 200)
+    if source == demo.NAME:
+        return
+    path = Path(source)
+    if not path.is_absolute():
+        yield from _hub_id("data.source", source, "dataset")
+        return
+    try:
+        if path.is_dir():
+            if not any(item.name.endswith(DATA_ENDINGS) for item in path.rglob("*")):
+                yield Finding("error", "data.source", f"the folder {shown} holds no data files", f"Known are {', '.join(DATA_ENDINGS)}.")
+            return
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        yield Finding("error", "data.source", f"there is no file or folder {shown}", "Check the path, or give a Hub id.")
+        return
+    except OSError as error:
+        yield Finding("error", "data.source", f"{shown} cannot be read: {error.strerror}", "Check its permissions.")
+        return
+    if not size:
+        yield Finding("error", "data.source", f"{shown} is empty", "Give a file with rows in it.")
+    if not path.name.removesuffix(".gz").endswith(DATA_ENDINGS):
+        yield Finding("error", "data.source", f"the ending of {shown} is not known", f"Known are {', '.join(DATA_ENDINGS)}.")
+
+
+def _hub_id(where: str, name: str, kind: str) -> Iterator[Finding]:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        yield Finding("error", where, f"{one_line(name, 200)!r} is neither a local path nor a Hub id", f"A Hub {kind} is written owner/name.")
+
+
+def _template(recipe: Recipe) -> Iterator[Finding]:
+    name = recipe.prompt.template
+    if name.endswith(TEMPLATE_ENDINGS):
+        try:
+            files.read_text(Path(name))
+        except RequestError as error:
+            yield Finding("error", "prompt.template", error.message, error.hint)
+    elif name not in TEMPLATES:
+        near = difflib.get_close_matches(name, TEMPLATES, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(TEMPLATES)}, or a .jinja file."
+        yield Finding("error", "prompt.template", f"{one_line(name, 60)!r} is not known", hint)
+
+
+def _packages(recipe: Recipe) -> Iterator[Finding]:
+    asked = [("train.optimizer", recipe.train.optimizer), *(("log.trackers", tracker) for tracker in recipe.log.trackers)]
+    for where, name in asked:
+        for beginning, (module, package) in _NEEDS.items():
+            if name.startswith(beginning) and importlib.util.find_spec(module) is None:
+                yield Finding("error", where, f"{name} needs the package {package}, which is not installed", f"pip install {package}")
+
+
+def _writable(recipe: Recipe) -> Iterator[Finding]:
+    for where, folder in (("TUI_FT_HOME", str(home.runs_folder())), ("output.dir", recipe.output.dir)):
+        if folder is None:
+            continue
+        existing = next((path for path in (Path(folder), *Path(folder).parents) if os.path.lexists(path)), Path("/"))
+        if not existing.is_dir():
+            yield Finding("error", where, f"{one_line(existing, 200)} is not a folder", "Choose another place.")
+        elif not os.access(existing, os.W_OK | os.X_OK):
+            yield Finding("error", where, f"{one_line(existing, 200)} cannot be written", "Check its permissions, or choose another place.")
+
+
+def _hub(recipe: Recipe) -> Iterator[Finding]:
+    if not recipe.output.push_to_hub:
+        return
+    yield from _hub_id("output.push_to_hub", recipe.output.push_to_hub, "model")
+    from huggingface_hub import get_token
+
+    if not get_token():
+        hint = "Log in with `hf auth login`; the run keeps its model in any case."
+        yield Finding("warning", "output.push_to_hub", "there is no Hub token, so the push at the end would fail", hint)
+
+
+def _offline() -> bool:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    return HF_HUB_OFFLINE
