@@ -1,0 +1,130 @@
+"""What a recipe's data will be to the model, looked at before anything is trained: rows, languages, lengths, samples token by token.
+
+As a child process (`python -m tui_ft.data.preview [-n 3] [--exact] < recipe.json`) it prints the JSON for the terminal, which itself
+imports no tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from tui_ft.data import prepare, reading, samples, tokenizer
+from tui_ft.data.lengths import Lengths
+from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.recipe.files import validate
+from tui_ft.recipe.schema import Recipe
+from tui_ft.text import one_line
+
+WHOLE_ROWS = 5000
+"""Up to so many rows are all read; a larger source is judged by its first `SAMPLE_ROWS`."""
+SAMPLE_ROWS = 1000
+_CELL = 300  # characters shown of one cell of a row
+
+
+class Token(BaseModel):
+    id: int
+    text: str = Field(description="The characters that it adds; joined, the tokens' texts are the sample's text.")
+    learned: bool
+
+
+class PreviewSample(BaseModel):
+    text: str = Field(description="The rendered text as the model sees it, cut where training cuts it. Foreign text: show it through text.visible.")
+    tokens: list[Token]
+
+
+class Preview(BaseModel):
+    sampled: int | None = Field(None, description="The number of rows looked at, where the source has more; None: all were.")
+    rows: int
+    kept: int = Field(description="Samples that would train or validate, of the rows looked at.")
+    dropped: dict[str, int]
+    languages: dict[str, int]
+    lengths: Lengths
+    samples: list[PreviewSample]
+    warnings: list[str]
+    refusals: list[str] = Field(default_factory=list, description="Why a run would be refused; empty: it would start.")
+    source: str = ""
+    format: str = ""
+    format_reason: str = ""
+    column_parts: dict[str, str] = Field(default_factory=dict, description="Which column plays which part of the conversation.")
+    columns: list[str] = Field(default_factory=list)
+    rows_shown: list[dict[str, str]] = Field(default_factory=list, description="The first rows, each cell on one line, harmless to show.")
+    dropped_samples: dict[str, list[str]] = Field(default_factory=dict)
+
+
+def preview(recipe: Recipe, n: int = 3, exact: bool = False) -> Preview:
+    """The first `n` samples and the counts, from a sample of a large source unless `exact`. A tokenizer folder is enough, no weights.
+
+    Raises:
+        RequestError: the source, its format, the tokenizer or the template cannot be used at all. What only a start would refuse
+            (too many bad rows, nothing left to learn) is told in `refusals` instead.
+    """
+    loaded = tokenizer.load(recipe.model, recipe.prompt)
+    whole = exact or reading.rows_up_to(recipe.data, WHOLE_ROWS + 1) <= WHOLE_ROWS
+    blocks = recipe.prompt.overlong == "split"
+    texts = n * recipe.prompt.max_length if blocks else n  # a document has at least one token, so that so many fill n blocks
+    side = prepare.load_side(recipe, loaded, limit=None if whole else SAMPLE_ROWS, keep_pieces=max(texts, 0))
+    cut = list(samples.blocks(side.samples, recipe.prompt.max_length)) if blocks else side.samples
+    report = prepare.report_of(recipe, side)
+    return Preview(
+        sampled=None if side.read.complete else report.rows,
+        kept=len(cut),
+        samples=[_shown(sample) for sample in cut[: max(n, 0)] if sample.pieces],
+        refusals=list(_refusals(recipe, side)),
+        column_parts=side.read.found.columns,
+        columns=side.read.columns,
+        rows_shown=[{one_line(key, 60): one_line(value, _CELL) for key, value in row.items()} for row in side.read.first_rows[: max(n, 0)]],
+        **report.model_dump(include={"rows", "dropped", "languages", "lengths", "warnings", "source", "format", "format_reason", "dropped_samples"}),
+    )
+
+
+def _refusals(recipe: Recipe, side: prepare.Side) -> list[str]:
+    found = []
+    for check in (lambda: reading.check_bad_rows(side.read.ledger, recipe.data), lambda: prepare.refuse_nothing(side, side.samples)):
+        try:
+            check()
+        except RequestError as error:
+            found.append("\n".join(error.lines()))
+    return found
+
+
+def _shown(sample: samples.Sample) -> PreviewSample:
+    tokens = [
+        Token(id=int(number), text=text, learned=bool(learned))
+        for number, text, learned in zip(sample.ids, sample.pieces, sample.learned, strict=True)
+    ]
+    return PreviewSample(text="".join(sample.pieces), tokens=tokens)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The child process: recipe JSON on stdin, preview JSON on stdout; errors as JSON too, with their exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tui_ft.data.preview")
+    parser.add_argument("-n", type=int, default=3)
+    parser.add_argument("--exact", action="store_true")
+    options = parser.parse_args(arguments)
+    code = 0
+    answer: dict[str, Any]
+    with contextlib.redirect_stdout(sys.stderr):  # libraries that print must not spoil the JSON
+        try:
+            answer = preview(_recipe(sys.stdin.read()), options.n, options.exact).model_dump(mode="json")
+        except TuiFtError as error:
+            answer, code = {"error": error.message, "hint": error.hint}, error.exit_code
+    print(json.dumps(answer))  # ASCII: no foreign character reaches a terminal unescaped
+    return code
+
+
+def _recipe(text: str) -> Recipe:
+    try:
+        tree = json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"the recipe on stdin is not JSON: {one_line(error, 100)}") from None
+    return validate(tree)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Where rows come from: a file, a folder, a saved dataset or the Hub. Rows are read one after the other, never guessed at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tui_ft import demo
+from tui_ft.data import files
+from tui_ft.data.files import Row
+from tui_ft.errors import RequestError
+from tui_ft.recipe.schema import Data
+from tui_ft.text import one_line
+
+PEEK_ROWS = 100
+_SPLIT_IN_NAME = re.compile(r"(?:^|[^a-z])(train|training|validation|valid|val|dev|test|eval)(?:$|[^a-z])")
+_SAME_SPLIT = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows that can be read as often as needed, each time in the same order."""
+
+    name: str
+    """For a person: a file, a folder or a Hub id, with the split."""
+    read: Callable[[], Iterator[Row]]
+    total: int | None = None
+    """Number of rows, where it is known without reading them."""
+
+
+@dataclass(frozen=True)
+class Peek:
+    """The first rows of a source, to look at."""
+
+    name: str
+    columns: list[str]
+    rows: list[dict[str, Any]]
+
+
+def open_source(data: Data, split: str | None = None) -> Source:
+    """The rows of `data.source`; `split` (default: `data.split`) may carry a slice, `train[:80%]`.
+
+    Raises:
+        RequestError: there is nothing readable there.
+    """
+    split = split or data.split
+    if data.source == demo.NAME:
+        return _local(demo.dataset_file(), split, "the demo dataset")
+    path = Path(data.source).expanduser()
+    if path.exists():
+        return _local(path, split, str(path))
+    if _written_as_path(data.source):
+        raise RequestError(f"{one_line(data.source)} does not exist", "Check data.source; paths in a recipe are relative to its file.")
+    return _hub(data, split)
+
+
+def peek(data: Data, rows: int = PEEK_ROWS) -> Peek:
+    """The first rows and the columns they have; reads no more than it shows, except where a file is one JSON value.
+
+    Raises:
+        RequestError: there is nothing readable there.
+    """
+    source = open_source(data)
+    first = [row.values for row in islice(source.read(), rows) if row.values is not None]
+    return Peek(source.name, columns_of(first), first)
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Every column that occurs, in the order of first sight."""
+    return list(dict.fromkeys(str(key) for row in rows for key in row))
+
+
+def _written_as_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or name.lower().endswith(tuple(files.SUFFIXES))
+
+
+def _local(path: Path, split: str, name: str) -> Source:
+    base, slice_text = _parse_split(split)
+    if path.is_dir():
+        read, total = _folder(path, base)
+    else:
+        if base != "train":
+            raise RequestError(f"{name} is a single file and has the split train only, not {one_line(base)}", "Set data.split: train.")
+        read, total = (lambda: files.read_file(path)), None
+    if slice_text is None:
+        return Source(name if base == "train" else f"{name} [{base}]", read, total)
+    count = total if total is not None else sum(1 for _ in read())
+    start, stop = _bounds(slice_text, count)
+    return Source(f"{name} [{split}]", lambda: islice(read(), start, stop), max(0, stop - start))
+
+
+def _folder(path: Path, split: str) -> tuple[Callable[[], Iterator[Row]], int | None]:
+    try:
+        inside = sorted(path.iterdir())
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}", "Check the folder's permissions.") from None
+    names = {entry.name for entry in inside}
+    if names & {"dataset_dict.json", "state.json"}:
+        return _saved(path, split)
+    found = [entry for entry in inside if entry.is_file() and files.suffix(entry) in files.SUFFIXES and not entry.name.startswith(".")]
+    if not found:
+        raise RequestError(f"{path} holds no dataset file", f"Looked for {', '.join(files.SUFFIXES)}, or a dataset saved by save_to_disk.")
+    by_split: dict[str, list[Path]] = {}
+    for file in found:
+        by_split.setdefault(_split_of(file), []).append(file)
+    if split not in by_split:
+        raise RequestError(f"{path} has no split {one_line(split)}", f"Its splits, by file names: {', '.join(sorted(by_split))}.")
+    chosen = by_split[split]
+    return (lambda: (row for file in chosen for row in files.read_file(file))), None
+
+
+def _split_of(file: Path) -> str:
+    """`validation-00000.parquet` → validation; a file that names no split belongs to train."""
+    match = _SPLIT_IN_NAME.search(file.name.lower())
+    return _SAME_SPLIT.get(match[1], match[1]) if match else "train"
+
+
+def _saved(path: Path, split: str) -> tuple[Callable[[], Iterator[Row]], int]:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:  # its reader raises errors of several libraries
+        raise RequestError(f"{path} is not a readable saved dataset: {one_line(error, 200)}", "Save it again with save_to_disk.") from None
+    if isinstance(loaded, datasets.DatasetDict):
+        if split not in loaded:
+            raise RequestError(f"{path} has no split {one_line(split)}", f"Its splits: {', '.join(loaded)}.")
+        loaded = loaded[split]
+    elif split != "train":
+        raise RequestError(f"{path} is one saved dataset without splits", "Set data.split: train.")
+    return (lambda: _dataset_rows(loaded)), len(loaded)
+
+
+def _dataset_rows(dataset: Any) -> Iterator[Row]:
+    number = 0
+    for batch in dataset.iter(batch_size=1000):
+        columns = list(batch)
+        for values in zip(*batch.values(), strict=True):
+            number += 1
+            yield Row(f"row {number}", dict(zip(columns, values, strict=True)))
+
+
+def _hub(data: Data, split: str) -> Source:
+    import datasets
+
+    name = data.source
+    try:
+        loaded = datasets.load_dataset(name, data.config, split=split)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        hint = "Check the name at huggingface.co/datasets, or log in with `hf auth login` where it is gated or private."
+        if "offline" in str(error).lower() or "connect" in str(error).lower():
+            hint = "The Hub cannot be reached: check the network, or name a local file."
+        raise RequestError(f"no dataset {one_line(name)!r} on the Hub or in its cache, and no file of that name", hint) from None
+    except (ValueError, KeyError) as error:  # unknown configuration or split; the message lists those there are
+        raise RequestError(f"{one_line(name)}: {one_line(error, 400)}", "Set data.config and data.split to what the dataset offers.") from None
+    except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise RequestError(
+            f"{one_line(name)} cannot be loaded: {one_line(error, 300)}", "Check the network and the name; a downloaded file works as well."
+        ) from None
+    return Source(f"{name} [{split}]", lambda: _dataset_rows(loaded), len(loaded))
+
+
+def _parse_split(split: str) -> tuple[str, str | None]:
+    match = re.fullmatch(r"([\w.-]+)(?:\[([^\]]*)\])?", split.strip())
+    if not match:
+        raise RequestError(f"{one_line(split)} is not a split", "Write it as train, train[:80%] or train[1000:2000].")
+    return match[1], match[2]
+
+
+def _bounds(text: str, count: int) -> tuple[int, int]:
+    """The slice of `train[10%:20%]` over `count` rows, as (start, stop)."""
+    match = re.fullmatch(r"\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*", text)
+    if not match:
+        raise RequestError(f"[{one_line(text)}] is not a slice", "Write it as [:80%], [80%:] or [1000:2000].")
+
+    def place(mark: str | None, default: int) -> int:
+        if mark is None:
+            return default
+        number = round(int(mark[:-1]) * count / 100) if mark.endswith("%") else int(mark)
+        return min(max(number + count if number < 0 else number, 0), count)
+
+    return place(match[1], 0), place(match[2], count)

@@ -1,0 +1,97 @@
+"""The model's tokenizer, made ready: its prompt template set, and a padding token that is never one being learned."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tui_ft import demo
+from tui_ft.data import templates
+from tui_ft.errors import RequestError
+from tui_ft.recipe.schema import Model, Prompt
+from tui_ft.text import one_line
+
+PAD = "[PAD]"
+_SPARE = re.compile(r"pad|reserved|unused|endoftext", re.IGNORECASE)
+
+
+def load(model: Model, prompt: Prompt) -> Any:
+    """The tokenizer with the recipe's template on it. Needs no weights: a folder with tokenizer files is enough.
+
+    Tokens are added only where `prompt.add_tokens` wants the template's markers, or where no existing token can pad; whoever loads
+    the model compares `len(tokenizer)` with its embedding.
+
+    Raises:
+        RequestError: no such model, no eos token, no template, or a template that cannot be used.
+    """
+    tokenizer = _from_pretrained(model)
+    if not tokenizer.is_fast:
+        raise RequestError(f"{one_line(model.name)} has only a slow tokenizer, which cannot tell which character became which token")
+    if tokenizer.eos_token_id is None:
+        hint = 'Choose another model, or name one in its tokenizer_config.json, e.g. "eos_token": "</s>".'
+        raise RequestError(f"the tokenizer of {one_line(model.name)} has no end-of-text token (eos), so the model could not learn to stop", hint)
+    source = templates.source_of(prompt.template, tokenizer)
+    if prompt.add_tokens:
+        _add(tokenizer, templates.markers(prompt.template, source))
+    templates.install(tokenizer, prompt.template, source, prompt.add_tokens)
+    _choose_pad(tokenizer)
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def stop_token_ids(tokenizer: Any) -> list[int]:
+    """The tokens at which generation ends: those that end an answer in the tokenizer's template, and eos."""
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in templates.turn_ends(tokenizer).tokens]
+    return list(dict.fromkeys([*ids, tokenizer.eos_token_id]))
+
+
+def _from_pretrained(model: Model) -> Any:
+    from transformers import AutoTokenizer
+
+    name = str(demo.model_folder()) if model.name == demo.NAME else model.name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        name = str(folder)
+        if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")):
+            raise RequestError(f"{folder} holds no tokenizer", "A model folder has tokenizer.json and tokenizer_config.json.")
+    elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise RequestError(f"model.name {one_line(name)} is not a folder", "Name a Hub id such as microsoft/phi-2, or a model folder.")
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=model.revision or "main", trust_remote_code=False)
+    except OSError as error:
+        hint = "Check the name at huggingface.co, the network, and `hf auth login` where the model is gated."
+        raise RequestError(f"the tokenizer of {one_line(name)} cannot be loaded: {_first_line(error)}", hint) from None
+    except Exception as error:  # broken tokenizer files raise errors of several libraries, some of them bare Exceptions
+        raise RequestError(f"the tokenizer of {one_line(name)} cannot be read: {_first_line(error)}", "Its files may be damaged.") from None
+
+
+def _first_line(error: Exception) -> str:
+    return one_line((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+
+
+def _add(tokenizer: Any, markers: tuple[str, ...]) -> None:
+    from tokenizers import AddedToken
+
+    tokenizer.add_tokens([AddedToken(marker, special=True, normalized=False) for marker in markers], special_tokens=True)
+
+
+def _choose_pad(tokenizer: Any) -> None:
+    """A pad that is learned would hide the end of text from the loss in every collator that masks by id.
+
+    An existing token first: a new one makes the embedding grow.
+    """
+    stops = {tokenizer.convert_ids_to_tokens(number) for number in stop_token_ids(tokenizer)}
+    used = {*stops, tokenizer.bos_token}
+    if tokenizer.pad_token and tokenizer.pad_token not in used:
+        return
+    spare = [
+        token.content
+        for _, token in sorted(tokenizer.added_tokens_decoder.items())
+        if token.special and _SPARE.search(token.content) and token.content not in tokenizer.chat_template
+    ]
+    candidates = [token for token in (tokenizer.unk_token, *spare) if token and token not in used]
+    if candidates:
+        tokenizer.pad_token = candidates[0]
+    else:
+        tokenizer.add_special_tokens({"pad_token": PAD})
