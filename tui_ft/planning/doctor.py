@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from tui_ft import __version__, home
 from tui_ft.planning.findings import Finding
 from tui_ft.planning.hardware import Hardware, free_disk, read
+from tui_ft.text import one_line
 
 LITTLE_DISK = 10 * 10**9
 """Free bytes below which a model and its checkpoints soon meet the end of the disk."""
@@ -123,7 +124,8 @@ def _terminal() -> Iterator[Finding]:
     elif "256color" in os.environ.get("TERM", ""):
         yield Finding("ok", "colours", "256")
     else:
-        yield Finding("warning", "colours", f"TERM is {os.environ.get('TERM') or 'not set'}: few colours", "Set TERM=xterm-256color if it can show them.")
+        term = one_line(os.environ.get("TERM") or "not set", 40)
+        yield Finding("warning", "colours", f"TERM is {term}: few colours", "Set TERM=xterm-256color if it can show them.")
 
 
 def _session() -> Iterator[Finding]:
@@ -139,9 +141,8 @@ def _session() -> Iterator[Finding]:
     if Path(f"/var/lib/systemd/linger/{user}").exists():
         yield Finding("ok", "linger", "on: processes may outlive the login")
     else:
-        yield Finding(
-            "warning", "linger", "off: systemd may end your runs at logout, where it is set to do so (KillUserProcesses)", f"loginctl enable-linger {user}"
-        )
+        hint = f"loginctl enable-linger {user}"
+        yield Finding("warning", "linger", "off: systemd may end your runs at logout, where it is set to do so (KillUserProcesses)", hint)
 
 
 def _hub() -> Iterator[Finding]:

@@ -85,9 +85,7 @@ class ModelFacts(BaseModel):
         return sum(group.count * group.times for group in self.parameters)
 
 
-def facts(
-    model: Model, *, compute: bool = True, timeout: float = TIMEOUT, cancelled: threading.Event | None = None
-) -> ModelFacts | None:
+def facts(model: Model, *, compute: bool = True, timeout: float = TIMEOUT, cancelled: threading.Event | None = None) -> ModelFacts | None:
     """The facts of `model` from the cache, else (with `compute`) from a child process that takes some seconds.
 
     Returns None where they are not cached and `compute` is off, or where `cancelled` was set while waiting.

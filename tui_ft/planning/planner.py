@@ -188,8 +188,8 @@ class _Planner:
             self.reasons["fits"] = "not known: a lower bound shows what cannot fit, never what does"
             return None
         shortage = f"at least {_size(need.total_bytes)} is needed, and {_size(self.gpu.free_bytes)} may be used"
-        self.reasons["fits"] = f"no: {shortage}"
-        self.warnings.append(f"This cannot fit: {shortage}. {self._way_out()}")
+        self.reasons["fits"] = f"This cannot fit: {shortage}. {self._way_out()}"
+        self.warnings.append(self.reasons["fits"])
         return False
 
     def _way_out(self) -> str:
@@ -214,11 +214,11 @@ class _Planner:
     def _packing(self) -> bool:
         asked = self.recipe.train.packing
         if asked == "auto":
-            self.reasons["packing"] = "off: packed documents must not read one another, and that has not been proven for this model yet"
+            self.reasons["packing"] = "off: with this attention a packed row costs as one long text, which can be slower than padding; true packs"
             return False
         self.reasons["packing"] = "set in the recipe"
         if asked and self.facts and self.facts.model_type in LEAKING:
-            self.warnings.append(f"Packed documents read one another in the {self.facts.model_type} family: train.packing false trains better.")
+            self.warnings.append(f"Packed documents read one another in the {self.facts.model_type} family: the run will pad instead.")
         return asked
 
     def _attention(self) -> str:

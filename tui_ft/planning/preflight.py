@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tui_ft import demo, home
+from tui_ft.data import templates
+from tui_ft.data.files import SUFFIXES, suffix
 from tui_ft.errors import ConfigError, RequestError
 from tui_ft.planning import model_facts
 from tui_ft.planning.findings import Finding
@@ -20,9 +22,7 @@ from tui_ft.recipe.plan import Plan
 from tui_ft.recipe.schema import Recipe
 from tui_ft.text import one_line
 
-DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".arrow")
-TEMPLATES = ("model", "chatml", "alpaca", "human-assistant", "text")
-TEMPLATE_ENDINGS = (".jinja", ".jinja2", ".j2")
+TEMPLATES = ("model", *templates.OURS)
 SPARE_DISK = 1.2
 """Free space wanted, as a multiple of what the run writes."""
 
@@ -57,7 +57,7 @@ def check(recipe: Recipe, hardware: Hardware | None = None) -> list[Finding]:
 
 def _planned(plan: Plan) -> Iterator[Finding]:
     for warning in plan.warnings:
-        yield Finding("error" if plan.fits is False and warning.startswith("This cannot fit") else "warning", "plan", warning)
+        yield Finding("error" if warning == plan.reasons.get("fits") else "warning", "plan", warning)
     free = free_disk(home.runs_folder())
     if plan.disk_bytes is None or free is None:
         return
@@ -77,7 +77,7 @@ def _model(recipe: Recipe) -> Iterator[Finding]:
     if not folder.is_absolute():
         yield from _hub_id("model.name", name, "model")
         if _offline() and model_facts.config_file(recipe.model) is None:
-            yield Finding("error", "model.name", f"{shown} is not in the local cache, and HF_HUB_OFFLINE forbids fetching it", "Unset HF_HUB_OFFLINE.")
+            yield Finding("error", "model.name", f"{shown} is not cached here, and HF_HUB_OFFLINE forbids fetching it", "Unset HF_HUB_OFFLINE.")
         return
     if not folder.is_dir():
         yield Finding("error", "model.name", f"there is no model folder {shown}", "Check the path, or give a Hub id.")
@@ -117,8 +117,8 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
         return
     try:
         if path.is_dir():
-            if not any(item.name.endswith(DATA_ENDINGS) for item in path.rglob("*")):
-                yield Finding("error", "data.source", f"the folder {shown} holds no data files", f"Known are {', '.join(DATA_ENDINGS)}.")
+            if not any(suffix(item) in SUFFIXES for item in path.rglob("*")):
+                yield Finding("error", "data.source", f"the folder {shown} holds no data files", f"Known are {', '.join(SUFFIXES)}.")
             return
         size = path.stat().st_size
         with path.open("rb"):
@@ -131,8 +131,8 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
         return
     if not size:
         yield Finding("error", "data.source", f"{shown} is empty", "Give a file with rows in it.")
-    if not path.name.removesuffix(".gz").endswith(DATA_ENDINGS):
-        yield Finding("error", "data.source", f"the ending of {shown} is not known", f"Known are {', '.join(DATA_ENDINGS)}.")
+    if suffix(path) not in SUFFIXES:
+        yield Finding("error", "data.source", f"the ending of {shown} is not known", f"Known are {', '.join(SUFFIXES)}.")
 
 
 def _hub_id(where: str, name: str, kind: str) -> Iterator[Finding]:
@@ -147,7 +147,7 @@ def _hub_id(where: str, name: str, kind: str) -> Iterator[Finding]:
 
 def _template(recipe: Recipe) -> Iterator[Finding]:
     name = recipe.prompt.template
-    if name.endswith(TEMPLATE_ENDINGS):
+    if name.endswith(templates.JINJA):
         try:
             files.read_text(Path(name))
         except RequestError as error:

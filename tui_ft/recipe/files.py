@@ -118,15 +118,16 @@ def _problem(item: Any, name: str, lines: Mapping[str, int]) -> Problem:
     known = [part for index, part in enumerate(path) if _is_field(path[: index + 1])] or path[:1]
     key = ".".join(path if item["type"] == "extra_forbidden" else known)
     line = lines.get(key) or lines.get(key.rpartition(".")[0])
-    where = ":".join(part for part in (name, str(line) if line else "", f" {key}" if name and key else key) if part)
+    shown = one_line(key, 100)
+    where = ":".join(part for part in (name, str(line) if line else "", f" {shown}" if name and shown else shown) if part)
     if item["type"] == "extra_forbidden":
         return Problem(where, "unknown key", _nearest_key(key))
     if item["type"] == "missing":
         return Problem(where, "is missing", "Every recipe names model.name and data.source.")
     message = str(item["msg"]).removeprefix("Value error, ").replace("Input should", "should")
     given = item.get("input")
-    shown = "" if isinstance(given, (dict, BaseModel)) or item["type"] == "value_error" else f" (found {one_line(repr(given), 60)})"
-    return Problem(where, message + shown)
+    found = "" if isinstance(given, (dict, BaseModel)) or item["type"] == "value_error" else f" (found {one_line(repr(given), 60)})"
+    return Problem(where, message + found)
 
 
 def _fold_unions(problems: list[Problem]) -> Iterator[Problem]:

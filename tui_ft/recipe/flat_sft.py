@@ -166,9 +166,7 @@ def _notices(flat: FlatSft, given: set[str]) -> list[str]:
             "If this model needs its own code, read it and start with `tui-ft run … --trust-remote-code REPO@COMMIT`."
         )
     if "use_auth_token" in given:
-        notices.append(
-            "use_auth_token was dropped: a recipe never holds or names a token. Log in once with `hf auth login`, or set HF_TOKEN."
-        )
+        notices.append("use_auth_token was dropped: a recipe never holds or names a token. Log in once with `hf auth login`, or set HF_TOKEN.")
     if "gradient_checkpointing_kwargs" in given:
         notices.append(
             "gradient_checkpointing_kwargs was dropped: the form of checkpointing that is safe follows from the method and the model, "

@@ -20,7 +20,7 @@ _SECRET = re.compile(
     r"|wandb_v\d_\w{20,}"
     r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"  # JSON web tokens
     r")"
-    r"|\b\w+://[^/\s:@]+:[^/\s@]+@",  # a password inside an address
+    r"|\b\w+:/{1,2}[^/\s:@]+:[^/\s@]+@",  # a password inside an address, also where one was taken for a path
 )
 _HEX_KEY = re.compile(r"(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])")  # a Weights & Biases key, but also a commit
 _COMMITS = {"model.revision"}
