@@ -78,11 +78,14 @@ class TuiFtApp(App[int]):
         except TuiFtError as error:
             self.report(error)
 
-    def open_run(self, run: Run) -> None:
-        """The dashboard of a run, on top of what is open."""
+    def open_run(self, run: Run, instead: bool = False) -> None:
+        """The dashboard of a run, on top of what is open, or instead of it."""
         from tui_ft.tui.screens.dashboard import DashboardScreen
 
-        self.push_screen(DashboardScreen(run))
+        if instead:
+            self.switch_screen(DashboardScreen(run))
+        else:
+            self.push_screen(DashboardScreen(run))
 
     def open_chat(self, run: Run) -> None:
         from tui_ft.tui.screens.chat import ChatScreen

@@ -91,7 +91,7 @@ class Draft:
 
     @property
     def changed(self) -> bool:
-        return bool(self.raw) or self.tree != self.base
+        return self.tree != self.base
 
     def value(self, key: str) -> Any:
         return _at(self.tree, key)
@@ -113,6 +113,18 @@ class Draft:
         """Take a value that was chosen, not typed."""
         self.raw.pop(key, None)
         _put(self.tree, key, value)
+        self._check()
+
+    def base_text(self, key: str) -> str:
+        """What the field began with, as text."""
+        return fields.to_text(_at(self.base, key), fields.separator(key))
+
+    def began_as(self, preset: str) -> None:
+        """From now on it counts as unchanged from this preset, which holds the same."""
+        self.origin = preset
+        self.tree["name"] = preset
+        self.raw.pop("name", None)
+        self.base = copy.deepcopy(self.tree)
         self._check()
 
     def restore(self, key: str) -> None:
@@ -169,10 +181,6 @@ class Draft:
             return files.validate(tree)
         return self.usable
 
-    def stands_in(self, key: str) -> bool:
-        """Whether `usable` has something else than the person's choice for a required key."""
-        return key in self.problems
-
 
 def _place(problem: Problem) -> tuple[str, str]:
     """The field a problem is shown at: its key, or the key that its message begins with."""
@@ -220,4 +228,3 @@ def _yaml(value: Any) -> str:
 
 def _file() -> Path:
     return home.cache_folder() / "wizard-draft.json"
-

@@ -29,14 +29,13 @@ class Key:
     """How footer and help write the key, where Textual's own way is unclear."""
     priority: bool = False
     """Taken before the focused widget: only for keys that text entry has no use for."""
-    params: str = ""
-    """Arguments of the action."""
+    call: str = ""
+    """The action with its arguments, where it is not simply named as the id."""
 
     @property
     def action(self) -> str:
         """The method is `action_…` on the screen (group `app`: on the app)."""
-        name = self.id.rpartition(".")[2].replace("-", "_")
-        return f"{name}({self.params})" if self.params else name
+        return self.call or self.id.rpartition(".")[2].replace("-", "_")
 
     @property
     def shown(self) -> str:
@@ -73,34 +72,39 @@ TABLE: dict[str, tuple[Key, ...]] = {
     ),
     "dashboard": (
         Key("dashboard.pause", "p", "Pause", "Pause after the current step and keep the memory; the same key goes on."),
-        Key("dashboard.free", "f", "Free GPU", "Save, pause and free all memory; resuming starts from there."),
+        Key("dashboard.free", "f", "Free", "Save, pause and free all memory; resuming starts from there."),
         Key("dashboard.resume", "r", "Resume", "Go on: at once if it waits, else from the last checkpoint."),
-        Key("dashboard.checkpoint", "c", "Checkpoint", "Write a checkpoint after the current step."),
-        Key("dashboard.learning-rate", "l", "Rate", "Change the learning rate while it runs."),
-        Key("dashboard.stop", "s", "Stop", "Stop after the current step and save the model."),
-        Key("dashboard.stop-now", "S", "Stop now", "Stop at once without saving.", show=False),
-        Key("dashboard.log-scale", "y", "Log y", "Switch the loss axis between linear and logarithmic.", show=False),
-        Key("dashboard.chat", "t", "Chat", "Talk to the model.", show=False),
+        Key("dashboard.checkpoint", "c", "Save", "Write a checkpoint after the current step."),
+        Key("dashboard.learning-rate", "e", "Rate", "Change the learning rate while it runs."),
+        Key("dashboard.stop", "s", "Stop", "Stop after the current step and save, after a question; the run can be resumed."),
+        Key("dashboard.stop-now", "S", "Stop now", "Stop at once without saving, after a question.", show=False),
+        Key("dashboard.log-scale", "l", "Log y", "Switch the loss axis between linear and logarithmic.", show=False),
+        Key("dashboard.panel", "v", "View", "The next panel: log, checkpoints, samples.", show=False),
+        Key("dashboard.zip", "z", "Zip", "Pack the selected checkpoint into one file beside it.", show=False),
+        Key("dashboard.resume-from", "R", "Resume from", "Go back to the selected checkpoint and go on from there, after a question.", show=False),
+        Key("dashboard.chat", "t", "Chat", "Talk to the model."),
         Key("dashboard.leave", "q,escape", "Leave", "Go back; training continues."),
     ),
     "chat": (
         Key("chat.base", "ctrl+o", "Base", "Switch between the tuned and the untuned model.", priority=True),
+        Key("chat.stop", "ctrl+x", "Stop", "End the answer that is being written.", priority=True),
         Key("chat.clear", "ctrl+l", "Clear", "Begin a new conversation.", priority=True),
         Key("chat.leave", "escape", "Leave", "End the model's process and go back."),
     ),
     "wizard": (
         Key("wizard.back", "f7,ctrl+left", "Back", "Go to the step before.", shown_as="F7", priority=True),
         Key("wizard.next", "f8,ctrl+right", "Next", "Go to the next step; enter on the last field does the same.", shown_as="F8", priority=True),
-        Key("wizard.explain", "f1", "Explain", "Explain the focused field in plain words.", shown_as="F1", priority=True, show=False),
         Key("wizard.restore", "f5", "Restore", "Give the focused field its value from the preset or the default back.", shown_as="F5", show=False),
         Key("wizard.plan", "f6", "Plan", "Show or hide the plan in full.", shown_as="F6", priority=True),
         Key("wizard.start-over", "f9", "Start over", "Forget this draft and begin with an empty recipe.", shown_as="F9", show=False),
+        *(
+            Key(f"wizard.step-{number}", str(number), f"Step {number}", f"Go to step {number}, {name}.", show=False, call=f"go({number})")
+            for number, name in enumerate(("model", "dataset", "language", "prompt", "method", "training", "review"), 1)
+        ),
+        Key("wizard.start", "s", "Start", "Check everything once more, create the run and train."),
+        Key("wizard.save-preset", "w", "Save preset", "Keep this recipe under a name."),
+        Key("wizard.copy-command", "y", "Copy", "Copy the equivalent command; inside tmux it is written to a file as well.", show=False),
         Key("wizard.leave", "escape,q", "Leave", "Go home; the draft is kept for next time."),
-    ),
-    "review": (
-        Key("review.start", "s", "Start", "Check everything once more, create the run and train."),
-        Key("review.save-preset", "w", "Save preset", "Keep this recipe under a name."),
-        Key("review.copy", "y", "Copy", "Copy the equivalent command; inside tmux it is written to a file as well.", show=False),
     ),
     "list": (
         Key("list.cursor-down", "j", "Down", "One line down.", show=False),

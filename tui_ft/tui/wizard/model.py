@@ -1,0 +1,105 @@
+"""Step 1: what to start from — a preset, a model of the Hub, one on this machine, or a folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from tui_ft import units
+from tui_ft.recipe import presets
+from tui_ft.tui import child
+from tui_ft.tui.text import content, line
+from tui_ft.tui.widgets.options import Options
+from tui_ft.tui.widgets.paths import PathSuggester
+from tui_ft.tui.wizard.step import Step, waiting
+
+if TYPE_CHECKING:
+    from tui_ft.planning.model_facts import ModelFacts
+
+
+class ModelStep(Step):
+    TITLE = "Model"
+    LEAD = "Begin from a preset, or name the model to start from."
+    KEYS = ("model",)
+
+    def compose(self) -> ComposeResult:
+        yield self.field("model.name", "a Hub id such as microsoft/phi-2, or a folder", PathSuggester())
+        yield self.field("model.revision", "the main branch")
+        yield Static("", id="model-facts", classes="found", markup=False)
+        with Horizontal(classes="lists"):
+            with Vertical(classes="list") as box:
+                box.border_title = "Presets"
+                yield Options(id="presets")
+            with Vertical(classes="list") as box:
+                box.border_title = "Models on this machine"
+                yield Options(id="cached")
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self._list_presets()
+        self.list_cached()
+
+    def _list_presets(self) -> None:
+        listed = self.query_one("#presets", Options)
+        infos = sorted(presets.names(), key=lambda info: (info.name != "demo", not info.bundled))
+        for info in infos:
+            mark = "● " if info.name == self.draft.origin else "  "
+            mine = "" if info.bundled else "  (yours)"
+            listed.add_option(
+                Option(
+                    Content.assemble((mark, "$accent"), line(info.name, style="bold"), mine, "\n  ", content(info.about, "$text-muted")), info.name
+                )
+            )
+        listed.highlight(self.draft.origin or "demo")
+
+    @work(exclusive=True, group="cached", exit_on_error=False)
+    async def list_cached(self) -> None:
+        listed = self.query_one("#cached", Options)
+        listed.add_option(Option(Content.styled("looking …", "$text-muted"), disabled=True))
+        answer = await child.ask("tui_ft.tui.cached_models", seconds=60)
+        listed.clear_options()
+        rows = [row for row in answer.value or [] if isinstance(row, dict)]
+        listed.add_options(
+            [Option(Content.assemble(line(row["name"], style="bold"), "\n", (units.size(row["bytes"]), "$text-muted")), row["name"]) for row in rows]
+        )
+        if not rows:
+            reason = answer.error or "None in the Hub's cache: a Hub id above is downloaded when the run starts."
+            listed.add_option(Option(content(reason, "$text-muted"), disabled=True))
+
+    @on(OptionList.OptionSelected, "#presets")
+    def _preset(self, event: OptionList.OptionSelected) -> None:
+        self.wizard.begin_from(event.option_id or "")
+
+    @on(OptionList.OptionSelected, "#cached")
+    def _cached(self, event: OptionList.OptionSelected) -> None:
+        if event.option_id:
+            self.draft.put("model.name", event.option_id)
+            self.draft.put("model.revision", None)
+            self.wizard.touched = True
+            self.refresh_fields()
+            self.wizard.refresh_soon()
+
+    def show(self) -> None:
+        found = self.backstage.facts
+        named = "model.name" not in self.draft.problems
+        self.query_one("#model-facts", Static).update((waiting(found, "the model") or _described(found.value)) if named else Content(""))
+
+
+def _described(facts: ModelFacts | None) -> Content:
+    """What the config says, on two lines."""
+    if facts is None:
+        return Content("")
+    stored = f", stored as {facts.dtype}" if facts.dtype else ""
+    quantized = f", already quantized by {facts.quantized}" if facts.quantized else ""
+    return Content.assemble(
+        ("✓ ", "$success"),
+        line(facts.architecture, style="bold"),
+        f"  {units.count(facts.total)} parameters in {facts.layers} layers",
+        content(f"{stored}{quantized}\n  context {facts.context_length:,} tokens, vocabulary {facts.vocab_size:,}", "$text-muted"),
+    )

@@ -1,0 +1,126 @@
+"""Step 7: the recipe as a file, the command that does the same, what speaks against it, and the start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.widgets import Button, Static
+
+from tui_ft import home
+from tui_ft.errors import ConfigError, Problem, TuiFtError
+from tui_ft.recipe import Recipe, files, presets
+from tui_ft.tui.text import content, line
+from tui_ft.tui.wizard.step import Shown, Step
+
+if TYPE_CHECKING:
+    from tui_ft.planning.findings import Finding
+
+
+class ReviewStep(Step):
+    TITLE = "Review"
+    LEAD = "This is what will run. Enter starts it; the run goes on without this terminal."
+    KEYS = ("name", "about")
+
+    def compose(self) -> ComposeResult:
+        yield self.field("name")
+        yield Static("", id="review-command", classes="found", markup=False)
+        yield Static("", id="review-findings", classes="found", markup=False)
+        yield Shown("Recipe", "review-yaml")
+        with Horizontal(classes="buttons"):
+            yield Button("Save as preset", id="save-preset", compact=True, action="screen.save_preset")
+            yield Button("Copy the command", id="copy-command", compact=True, action="screen.copy_command")
+
+    def show(self) -> None:
+        self.query_one("#review-command", Static).update(_command(self.draft.command(), self.draft.recipe is not None))
+        shown = content(files.dump(self.draft.recipe)) if self.draft.recipe else Content.styled("The recipe is not whole yet.", "$text-muted")
+        self.query_one("#review-yaml", Shown).update(shown)
+        self.check()
+
+    @work(exclusive=True, group="preflight", exit_on_error=False)
+    async def check(self) -> None:
+        """Everything that speaks against starting, in words."""
+        place = self.query_one("#review-findings", Static)
+        if self.draft.recipe is None:
+            place.update(_problems(ConfigError([Problem(key, message) for key, message in self.draft.problems.items()])))
+            return
+        from tui_ft.planning import preflight
+
+        recipe = files.absolute(self.draft.recipe, Path.cwd())
+        try:
+            place.update(_findings(await asyncio.to_thread(preflight.check, recipe)))
+        except TuiFtError as error:
+            place.update(_problems(error))
+
+    def complain(self, error: TuiFtError) -> None:
+        """Why the start was refused, where the person is looking."""
+        self.query_one("#review-findings", Static).update(_problems(error))
+        self.scroll_home(animate=False)
+
+    @on(Button.Pressed)
+    def _pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+
+
+def save_preset(recipe: Recipe, name: str, overwrite: bool) -> str:
+    """Save it and give the sentence that says so.
+
+    Raises:
+        RequestError: the name, a secret, the disk; nothing was written.
+    """
+    path = presets.save(recipe, name, overwrite)
+    return f"Saved as {name}: {path}"
+
+
+def name_problem(name: str) -> str:
+    """What is wrong with a name for a preset, before anything is tried."""
+    return "" if name else "A preset needs a name."
+
+
+def copied_to() -> Path | None:
+    """Where a copied text is written as well: tmux does not hand on the clipboard unless told to."""
+    return home.cache_folder() / "copied.txt" if os.environ.get("TMUX") else None
+
+
+def _command(command: str, whole: bool) -> Content:
+    head = Content.styled("The same by command", "$text-muted")
+    if command:
+        return Content.assemble(head, "\n  ", content(command, "bold"))
+    why = "save it as a preset first (w), then: tui-ft run NAME" if whole else "once the recipe is whole"
+    return Content.assemble(head, "\n  ", (why, "$text-muted"))
+
+
+def _findings(found: list[Finding]) -> Content:
+    if not found:
+        return Content.assemble(("✓ ", "$success"), "Nothing speaks against starting.")
+    rows = []
+    for finding in found:
+        stops = finding.severity == "error"
+        rows.append(
+            _row(
+                "✗ stops the start" if stops else "! warning",
+                "$text-error" if stops else "$text-warning",
+                finding.where,
+                finding.message,
+                finding.hint,
+            )
+        )
+    return Content("\n").join(rows)
+
+
+def _problems(error: TuiFtError) -> Content:
+    if isinstance(error, ConfigError):
+        return Content("\n").join([_row("✗ stops the start", "$text-error", p.where, p.message, p.hint) for p in error.problems])
+    return _row("✗ stops the start", "$text-error", "", error.message, error.hint)
+
+
+def _row(sign: str, colour: str, where: str, message: str, hint: str) -> Content:
+    place = f"{where}: " if where and where != "plan" else ""
+    remedy = Content.assemble("\n    → ", content(hint, "$text-muted")) if hint else Content("")
+    return Content.assemble((f"{sign}  ", colour), line(place, style="bold"), content(message), remedy)

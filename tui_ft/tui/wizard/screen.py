@@ -1,0 +1,399 @@
+"""The wizard's frame: seven steps in any order, the plan beside them, and the way on, back and out."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from textual import events, on, work
+from textual.app import ComposeResult
+from textual.containers import Container, Horizontal, Vertical
+from textual.content import Content
+from textual.timer import Timer
+from textual.widgets import Button, Footer, Input, Static
+
+from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.recipe import Recipe, files
+from tui_ft.tui import keys
+from tui_ft.tui.draft import REQUIRED, Draft
+from tui_ft.tui.screen import TuiScreen
+from tui_ft.tui.text import content
+from tui_ft.tui.widgets.field import Field
+from tui_ft.tui.widgets.plan_panel import PlanPanel, plan_content, plan_line
+from tui_ft.tui.widgets.stepper import State, Stepper
+from tui_ft.tui.wizard.backstage import Backstage, is_here
+from tui_ft.tui.wizard.dataset import DatasetStep
+from tui_ft.tui.wizard.language import LanguageStep
+from tui_ft.tui.wizard.method import MethodStep
+from tui_ft.tui.wizard.model import ModelStep
+from tui_ft.tui.wizard.prompt import PromptStep
+from tui_ft.tui.wizard.review import ReviewStep, copied_to, name_problem, save_preset
+from tui_ft.tui.wizard.step import Step
+from tui_ft.tui.wizard.training import TrainingStep
+
+STEPS: tuple[type[Step], ...] = (ModelStep, DatasetStep, LanguageStep, PromptStep, MethodStep, TrainingStep, ReviewStep)
+_LOOKS_AT_DATA = (DatasetStep, LanguageStep, PromptStep)
+PAUSE = 0.4
+"""Seconds without a change before anything is looked up or saved."""
+
+
+class WizardScreen(TuiScreen):
+    """Edits a draft. Leaving keeps it; starting a run uses it up."""
+
+    CSS_PATH = Path(__file__).with_name("wizard.tcss")
+    GROUP = "wizard"
+    BINDINGS = keys.bindings("wizard")  # type: ignore[assignment]
+    ABOUT: ClassVar[str] = (
+        "Seven steps to a run, in any order. What you choose is kept while you go back and forth, and for next time when you leave. "
+        "The plan follows every change: what it takes in memory, how it is batched, and why."
+    )
+
+    def __init__(self, draft: Draft) -> None:
+        super().__init__()
+        self.draft = draft
+        self.backstage = Backstage()
+        self.at = 0
+        self.touched = False
+        """Something was chosen: only then is the kept draft replaced by this one."""
+        self._soon: Timer | None = None
+        self._seen: set[int] = set()
+
+    def compose(self) -> ComposeResult:
+        yield Stepper([step.TITLE for step in STEPS])
+        with Horizontal(id="wizard-main"):
+            with Vertical(id="wizard-left"):
+                yield Static("", id="lead")
+                yield Container(id="step-place")
+                yield Static("", id="explain")
+            yield PlanPanel(id="plan-panel")
+        yield Static("", id="plan-line")
+        with Horizontal(id="nav"):
+            yield Button("← Back", id="back", compact=True)
+            yield Button("Next →", id="next", compact=True, variant="primary")
+            yield Static("", id="nav-note")
+        yield Footer()
+
+    async def on_mount(self) -> None:
+        await self.go(0)
+        self.refresh_soon(0.05)  # after the first frame
+
+    @property
+    def step(self) -> Step:
+        return self.query_one(Step)
+
+    # Going about
+
+    async def go(self, index: int) -> None:
+        """Open a step; what was typed in the one before is taken over first."""
+        for step in self.query(Step):
+            step.commit()
+        self.at = max(0, min(len(STEPS) - 1, index))
+        self._seen.add(self.at)
+        kind = STEPS[self.at]
+        place = self.query_one("#step-place", Container)
+        step = kind(self.draft, self.backstage)
+        async with self.batch():
+            await place.remove_children()
+            await place.mount(step)
+            self.query_one("#lead", Static).update(Content(kind.LEAD))
+            last = self.at == len(STEPS) - 1
+            self.query_one("#next", Button).label = "Start training" if last else "Next →"
+            self.query_one("#back", Button).disabled = self.at == 0
+        self.call_after_refresh(self._focus_first)
+        self.refresh_bindings()
+        self.show()
+        self.refresh_soon()
+
+    def _focus_first(self) -> None:
+        """The first field that needs a person; where none does, the way on: enter, enter, enter reaches the end."""
+        wrong = [field for field in self.query(Field) if field.key in self.draft.problems]
+        (wrong[0].control if wrong else self.query_one("#next", Button)).focus(scroll_visible=True)
+
+    async def action_next(self) -> None:
+        if self.at == len(STEPS) - 1:
+            self.action_start()
+        else:
+            await self.go(self.at + 1)
+
+    async def action_back(self) -> None:
+        await self.go(self.at - 1)
+
+    async def action_go(self, number: int) -> None:
+        await self.go(number - 1)
+
+    def action_plan(self) -> None:
+        panel = self.query_one("#plan-panel", PlanPanel)
+        showing = self.has_class("-plan") if not self.has_class("-wide") else not self.has_class("-no-plan")
+        self.set_class(not showing, "-plan")
+        self.set_class(showing, "-no-plan")
+        panel.scroll_home(animate=False)
+
+    def action_restore(self) -> None:
+        for field in self.query(Field):
+            if field.has_focus_within:
+                self.draft.restore(field.key)
+                self.touched = True
+                self.step.refresh_fields()
+                self.refresh_soon()
+
+    async def action_start_over(self) -> None:
+        from tui_ft.tui.screens.confirm import Confirm
+
+        async def begin(sure: bool | None) -> None:
+            if sure:
+                Draft.forget()
+                await self._replace(Draft.empty())
+
+        await self.app.push_screen(Confirm("Forget this draft?", "The wizard begins with an empty recipe.", yes="Forget it", no="Keep it"), begin)
+
+    def begin_from(self, preset: str) -> None:
+        """Take a preset in place of the draft; changes are lost, so they are asked about."""
+        from tui_ft.tui.screens.confirm import Confirm
+
+        try:
+            draft = Draft.of_preset(preset)
+        except TuiFtError as error:
+            self.tui.report(error)
+            return
+
+        async def begin(sure: bool | None) -> None:
+            if sure:
+                self.touched = True
+                await self._replace(draft)
+
+        if self.draft.changed:
+            self.app.push_screen(
+                Confirm(f"Begin anew from {preset}?", "Your changes to this draft are lost.", yes="Begin anew", no="Keep mine"), begin
+            )
+        else:
+            self.run_worker(begin(True), exit_on_error=False)
+
+    async def _replace(self, draft: Draft) -> None:
+        self.draft = draft
+        self.backstage = Backstage()
+        self._seen.clear()
+        for step in self.query(Step):
+            await step.remove()
+        await self.go(0)
+
+    def action_leave(self) -> None:
+        self.step.commit()
+        self._keep()
+        self.dismiss()
+        if self.touched:
+            self.app.notify("The draft is kept: New run goes on with it.")
+
+    def _keep(self) -> None:
+        if self.touched:
+            try:
+                self.draft.keep()
+            except OSError as error:
+                self.app.notify(f"The draft cannot be kept: {error.strerror}", severity="warning")
+
+    # Finding out
+
+    def refresh_soon(self, seconds: float = PAUSE) -> None:
+        """Look things up once the person has paused; each change puts it off."""
+        if self._soon:
+            self._soon.stop()
+        self._soon = self.set_timer(seconds, self._refresh)
+
+    def _refresh(self) -> None:
+        self._keep()
+        if self.draft.usable is None:
+            self.show()
+            return
+        recipe = files.absolute(self.draft.usable, Path.cwd())
+        stands_in = "model.name" in self.draft.problems
+        if not stands_in and self.backstage.facts.key != self.backstage.facts_key(recipe):
+            self._load_facts(recipe)
+        source_open = "data.source" in self.draft.problems
+        asked = is_here(recipe) or STEPS[self.at] in _LOOKS_AT_DATA
+        if asked and not source_open and self.backstage.preview.key != self.backstage.preview_key(recipe):
+            self._load_preview(recipe)
+        self.backstage.make_plan(recipe)
+        self.show()
+
+    @work(exclusive=True, group="facts", exit_on_error=False)
+    async def _load_facts(self, recipe: Recipe) -> None:
+        await self.backstage.load_facts(recipe)
+        self.backstage.make_plan(recipe)
+        self.show()
+
+    @work(exclusive=True, group="preview", exit_on_error=False)
+    async def _load_preview(self, recipe: Recipe) -> None:
+        await self.backstage.load_preview(recipe)
+        self.backstage.make_plan(recipe)
+        self.show()
+
+    def show(self) -> None:
+        """Everything that follows from the draft and the findings."""
+        if not self.is_mounted:
+            return
+        with self.app.batch_update():
+            problems, backstage = len(self.draft.problems), self.backstage
+            self.query_one(Stepper).show(self.at, [self._state(index) for index in range(len(STEPS))])
+            self.query_one("#plan-line", Static).update(plan_line(backstage.plan, problems, backstage.facts.busy))
+            self.query_one("#plan-panel", PlanPanel).show(plan_content(backstage.plan, problems, backstage.facts.error))
+            self.query_one("#nav-note", Static).update(self._note())
+            for step in self.query(Step):
+                step.show()
+
+    def _state(self, index: int) -> State:
+        step = STEPS[index]
+        wrong = step.problems(self.draft)
+        if wrong:
+            return "open" if all(wrong[key] == REQUIRED.get(key) for key in wrong) and index not in self._seen else "missing"
+        if step in _LOOKS_AT_DATA and self._data_is_wrong(step):
+            return "warns"
+        if step is ModelStep and self.backstage.facts.error:
+            return "warns"
+        if step is ReviewStep:
+            return "open"
+        return "done"
+
+    def _data_is_wrong(self, step: type[Step]) -> bool:
+        found = self.backstage.preview
+        return bool((found.error and step is DatasetStep) or (found.value and found.value.refusals and step is PromptStep))
+
+    def _note(self) -> Content:
+        if self.backstage.preview.busy:
+            return Content.styled("looking at the data …", "$text-muted")
+        if self.backstage.facts.busy:
+            return Content.styled("looking at the model …", "$text-muted")
+        begun = f"from {self.draft.origin}" if self.draft.origin else "a new recipe"
+        return content(f"{begun}{', changed' if self.draft.changed else ''}", "$text-muted")
+
+    # Explaining
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        field = self._focused_field()
+        self.query_one("#explain", Static).update(content(field.spec.help) if field else Content(""))
+
+    def _focused_field(self) -> Field | None:
+        return next((field for field in self.query(Field) if field.has_focus_within), None)
+
+    def help_text(self) -> str:
+        field = self._focused_field()
+        if field is None:
+            return ""
+        began = self.draft.base_text(field.key)
+        lines = [f"{field.spec.label}   ({field.key})", field.spec.help]
+        lines += [f"Accepts: {', '.join(field.spec.choices)}"] if field.spec.choices else []
+        lines += [f"It began as: {began or 'nothing'} (F5 gives it back)"]
+        return "\n".join(lines)
+
+    # The review's actions
+
+    def unavailable(self, action: str) -> str:
+        if action == "back" and self.at == 0:
+            return "this is the first step"
+        if action in ("start", "save_preset", "copy_command") and self.at != len(STEPS) - 1:
+            return "it belongs to the last step, Review"
+        if action == "copy_command" and not self.draft.command():
+            return "there is no command until this is saved as a preset"
+        return ""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Letters and digits are typed into a text field, never taken from it; elsewhere they are keys."""
+        if action in ("start", "save_preset", "copy_command") and self.at != len(STEPS) - 1:
+            return False
+        return super().check_action(action, parameters)
+
+    def action_copy_command(self) -> None:
+        command = self.draft.command()
+        self.app.copy_to_clipboard(command)
+        target = copied_to()
+        if target:
+            from tui_ft import home
+
+            with suppress(OSError):
+                home.write_atomically(target, command + "\n")
+        self.app.notify("Copied." + (f" It is in {target} as well." if target else ""))
+
+    def action_save_preset(self) -> None:
+        from tui_ft.tui.screens.confirm import Confirm, Prompt
+
+        try:
+            recipe = files.absolute(self.draft.require(), Path.cwd())
+        except TuiFtError as error:
+            self.tui.report(error)
+            return
+
+        def save(overwrite: bool, name: str) -> None:
+            try:
+                self.app.notify(save_preset(recipe, name, overwrite))
+                self.draft.began_as(name)
+                self.show()
+            except RequestError as error:
+                if "already" in error.message and not overwrite:
+                    question = Confirm(f"Replace your preset {name}?", "Its old settings are lost.", yes="Replace", no="Keep it")
+                    self.app.push_screen(question, lambda sure: save(True, name) if sure else None)
+                else:
+                    self.tui.report(error)
+
+        asked = Prompt("Save this recipe as a preset", recipe.name, "Letters, digits, dot, dash and underscore.", name_problem)
+        self.app.push_screen(asked, lambda name: save(False, name) if name else None)
+
+    def action_start(self) -> None:
+        self.step.commit()
+        try:
+            recipe = files.absolute(self.draft.require(), Path.cwd())
+        except TuiFtError as error:
+            self._refused(error)
+            return
+        plan = self.backstage.plan.value
+        if plan is not None and plan.fits is False:
+            from tui_ft.tui.screens.confirm import Confirm
+
+            question = Confirm("This does not fit. Start all the same?", "It will most likely run out of memory.", yes="Start", no="Change it")
+            self.app.push_screen(question, lambda sure: self._start_if(bool(sure), recipe))
+        else:
+            self._start(recipe, False)
+
+    def _start_if(self, sure: bool, recipe: Recipe) -> None:
+        if sure:
+            self._start(recipe, True)
+
+    @work(exclusive=True, group="start", exit_on_error=False)
+    async def _start(self, recipe: Recipe, force: bool) -> None:
+        """Create the run and open its dashboard; a refusal is shown where the person is looking."""
+        from tui_ft.start import start_run
+
+        button = self.query_one("#next", Button)
+        button.disabled = True
+        self.query_one("#nav-note", Static).update(Content.styled("starting …", "$text-muted"))
+        try:
+            run = await asyncio.to_thread(partial(start_run, recipe, force=force))
+        except TuiFtError as error:
+            button.disabled = False
+            self._refused(error)
+            return
+        Draft.forget()
+        self.tui.open_run(run, instead=True)
+
+    def _refused(self, error: TuiFtError) -> None:
+        self.show()
+        step = self.step
+        if isinstance(step, ReviewStep):
+            step.complain(error)
+        self.tui.report(error)
+
+    @on(Stepper.Chosen)
+    async def _chosen(self, event: Stepper.Chosen) -> None:
+        await self.go(event.index)
+
+    @on(Button.Pressed, "#next")
+    async def _next(self) -> None:
+        await self.action_next()
+
+    @on(Button.Pressed, "#back")
+    async def _back(self) -> None:
+        await self.action_back()
+
+    @on(Input.Submitted)
+    def _swallow(self, event: Input.Submitted) -> None:
+        event.stop()

@@ -1,0 +1,127 @@
+"""What the steps of the wizard share: fields bound to the draft, and places that show what was found out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual import on
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.suggester import Suggester
+from textual.widgets import Static
+
+from tui_ft.tui.draft import REQUIRED, Draft
+from tui_ft.tui.text import content
+from tui_ft.tui.widgets.field import Field
+from tui_ft.tui.wizard.backstage import Backstage, Finding
+
+if TYPE_CHECKING:
+    from tui_ft.tui.wizard.screen import WizardScreen
+
+
+class Step(VerticalScroll, can_focus=False):
+    """One step. It holds no state of its own: everything is in the draft, so that it can be left and come back to at any time."""
+
+    TITLE: ClassVar[str] = ""
+    LEAD: ClassVar[str] = ""
+    """One sentence under the stepper."""
+    KEYS: ClassVar[tuple[str, ...]] = ()
+    """The recipe's keys that are set here; a section's name stands for all of its keys."""
+
+    def __init__(self, draft: Draft, backstage: Backstage) -> None:
+        super().__init__(id=f"step-{self.TITLE.lower()}", classes="step")
+        self.draft = draft
+        self.backstage = backstage
+
+    @property
+    def wizard(self) -> WizardScreen:
+        return cast("WizardScreen", self.screen)
+
+    @classmethod
+    def problems(cls, draft: Draft) -> dict[str, str]:
+        """What is wrong with the keys of this step."""
+        return {key: message for key, message in draft.problems.items() if key in cls.KEYS or key.partition(".")[0] in cls.KEYS}
+
+    def irrelevant(self) -> set[str]:
+        """The keys that mean nothing as the others stand; their fields are not shown."""
+        return set()
+
+    def show(self) -> None:
+        """Show what was found out; called whenever the draft or a finding has changed."""
+
+    def field(self, key: str, placeholder: str = "", suggester: Suggester | None = None) -> Field:
+        return Field(key, self.draft.text(key), placeholder, suggester)
+
+    def on_mount(self) -> None:
+        self.refresh_fields()
+        self.show()
+
+    def refresh_fields(self) -> None:
+        """Texts, problems and relevance of all fields, from the draft."""
+        hidden = self.irrelevant()
+        for field in self.query(Field):
+            field.show(self.draft.text(field.key))
+            field.display = field.key not in hidden or field.key in self.draft.problems
+            problem = self.draft.problems.get(field.key, "")
+            field.complain("" if problem == REQUIRED.get(field.key) else problem)
+
+    def commit(self) -> None:
+        """Take over every text, before the step goes away."""
+        for field in self.query(Field):
+            self.draft.type(field.key, field.text)
+
+    @on(Field.Edited)
+    def _edited(self, event: Field.Edited) -> None:
+        event.stop()
+        if self.draft.type(event.field.key, event.text):
+            self.wizard.touched = True
+            if event.field.key not in self.draft.problems:
+                event.field.complain("")
+
+    @on(Field.Committed)
+    def _committed(self, event: Field.Committed) -> None:
+        event.stop()
+        event.field.complain(self.draft.problems.get(event.field.key, ""))
+        self.refresh_fields()
+        self.wizard.refresh_soon()
+
+    @on(Field.Done)
+    async def _done(self, event: Field.Done) -> None:
+        event.stop()
+        following = [field for field in self.query(Field) if field.display]
+        at = following.index(event.field)
+        if at + 1 < len(following):
+            following[at + 1].control.focus()
+        else:
+            await self.wizard.action_next()
+
+
+class Shown(VerticalScroll, can_focus=True):
+    """A box that is read, not typed into; focused, the arrow keys scroll it."""
+
+    DEFAULT_CSS = """
+    Shown { height: 1fr; min-height: 5; border: round $border-blurred; padding: 0 1; scrollbar-size-vertical: 1; }
+    Shown:focus { border: round $primary; }
+    Shown > Static { width: 1fr; }
+    """
+
+    def __init__(self, title: str, id: str) -> None:
+        super().__init__(id=id)
+        self.border_title = title
+
+    def compose(self) -> Any:
+        yield Static("", markup=False)
+
+    def update(self, shown: Content) -> None:
+        for static in self.query(Static):
+            static.update(shown)
+
+
+def waiting(found: Finding[Any], what: str) -> Content | None:
+    """What to say where there is no value to show: that it is being looked up, or why it failed; None where there is one."""
+    if found.error:
+        hint = content(f"\n→ {found.hint}", "$text-muted") if found.hint else Content("")
+        return Content.assemble(content(f"✗ {found.error}", "$text-error"), hint)
+    if found.value is None:
+        return Content.styled(f"Looking at {what} …" if found.busy else f"Not looked at yet: {what}.", "$text-muted")
+    return None
