@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
 from tui_ft.errors import TuiFtError
+from tui_ft.modeling.structure import last_layers
 from tui_ft.recipe.schema import Method
 
 
@@ -36,38 +35,15 @@ def make_trainable(model: PreTrainedModel, method: Method, new_tokens: list[int]
     return _with_lora(model, method, new_tokens)
 
 
-def layer_list(model: nn.Module) -> nn.ModuleList:
-    """The transformer layers: the module list that holds the most parameters.
-
-    Raises:
-        TuiFtError: the model has none.
-    """
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    if not lists:
-        raise TuiFtError("the model has no list of layers, so its last ones cannot be told", "Choose method.kind lora or full.")
-    return max(lists, key=lambda layers: sum(parameter.numel() for parameter in layers.parameters()))
-
-
 def _train_last_layers(model: PreTrainedModel, count: int) -> None:
-    layers = layer_list(model)
-    if count > len(layers):
-        raise TuiFtError(f"method.layers is {count}, but the model has {len(layers)} layers", "Choose fewer, or method.kind full.")
-    model.requires_grad_(False)
-    trained: list[nn.Module] = [*layers[len(layers) - count :]]
-    trained += [module for module in _after(model, layers) if module is not model.get_output_embeddings()]
-    head = model.get_output_embeddings()
-    if head is not None:
-        trained.append(head)  # tied to the embedding in many models, which is then trained as well
-    for module in trained:
-        module.float().requires_grad_(True)
-
-
-def _after(model: PreTrainedModel, layers: nn.ModuleList) -> list[nn.Module]:
-    """The modules beside the layer list that come after it: the final norm, by whatever name."""
-    parent = next(module for module in model.modules() if any(child is layers for child in module.children()))
-    children = list(parent.children())
-    following = children[next(index for index, child in enumerate(children) if child is layers) + 1 :]
-    return [module for module in following if re.search("norm", type(module).__name__, re.IGNORECASE)]
+    try:
+        trained = last_layers(model, count)
+    except ValueError as error:
+        raise TuiFtError(f"method.layers: {error}", "Choose fewer, or method.kind lora or full.") from None
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+        if name in trained:
+            parameter.data = parameter.data.float()
 
 
 def _with_lora(model: PreTrainedModel, method: Method, new_tokens: list[int]) -> PeftModel:
