@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,17 +15,17 @@ from textual.message import Message
 from textual.widgets import Footer, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from tui_ft import text, units
-from tui_ft.errors import TuiFtError
-from tui_ft.recipe import presets
+from tui_ft import units
 from tui_ft.runs import control
 from tui_ft.tui import keys
+from tui_ft.tui import requests as ask
 from tui_ft.tui.screen import TuiScreen
 from tui_ft.tui.screens.confirm import Confirm
-from tui_ft.tui.text import content, line
+from tui_ft.tui.text import line
 from tui_ft.tui.widgets.loss_chart import terminal_glyphs
 from tui_ft.tui.widgets.options import ScreenOptions
-from tui_ft.tui.widgets.run_line import run_line
+from tui_ft.tui.widgets.preset_list import PresetList
+from tui_ft.tui.widgets.run_line import run_detail, run_line
 from tui_ft.tui.widgets.run_table import Row, RunTable
 
 SECONDS = 0.5
@@ -34,15 +35,6 @@ Press d for the demo: a small model learns eighty short conversations in about a
 You see what it is trained on, watch the loss fall, and talk to it afterwards.
 
 Or press n to set up your own run, or choose a preset and press enter."""
-
-
-@dataclass
-class Done(Message):
-    """A slow action on a run has ended."""
-
-    words: str
-    """What was done; empty where it failed."""
-    error: TuiFtError | None = None
 
 
 @dataclass
@@ -67,7 +59,6 @@ class HomeScreen(TuiScreen):
         super().__init__()
         self.table = RunTable()
         self.glyphs = terminal_glyphs()
-        self._presets: list[presets.PresetInfo] = []
 
     def compose(self) -> ComposeResult:
         yield Static(Content.assemble((" tui-ft ", "bold $accent"), ("fine-tuning in runs no terminal can kill", "$foreground 60%")), id="title")
@@ -79,20 +70,20 @@ class HomeScreen(TuiScreen):
                 yield ScreenOptions(id="runs")
             with Vertical(id="presets-pane") as pane:
                 pane.border_title = "Presets"
-                yield ScreenOptions(id="presets")
+                yield PresetList(id="presets")
         yield Static("", id="detail")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
-        self._list_presets()
+        self.query_one(PresetList).load()
         self._look(first=True)
         self.query_one("#runs" if self.table.rows else "#presets").focus()
         self.set_interval(SECONDS, self._look)
         self.run_worker(self._read_machine, thread=True, exit_on_error=False)
 
     def on_screen_resume(self) -> None:
-        self._list_presets()
+        self.query_one(PresetList).load()
         self._look()
 
     def on_resize(self) -> None:
@@ -150,19 +141,6 @@ class HomeScreen(TuiScreen):
         options.display = bool(self.table.rows)
         self._tell()
 
-    def _list_presets(self) -> None:
-        options = self.query_one("#presets", ScreenOptions)
-        selected = options.selected
-        self._presets = presets.names()
-        width = max((len(preset.name) for preset in self._presets), default=0)
-        options.set_options(
-            [
-                Option(Content.assemble(line(f"{preset.name:<{width}}  ", style="bold"), line(preset.about, style="$foreground 60%")), id=preset.name)
-                for preset in self._presets
-            ]
-        )
-        options.highlight(selected)
-
     def _tell(self) -> None:
         """Counts in the border, the selected run's story below."""
         live = sum(row.is_live for row in self.table.rows.values())
@@ -173,20 +151,9 @@ class HomeScreen(TuiScreen):
 
     def _detail(self) -> Content:
         if self.on_presets:
-            name = self.query_one("#presets", ScreenOptions).selected
-            about = next((preset.about for preset in self._presets if preset.name == name), "")
-            return Content.assemble(line(about, self.size.width - 2), ("\nenter sets up a run from it" if name else "", "$foreground 60%"))
+            return self.query_one(PresetList).detail(self.size.width - 2)
         row = self.row
-        if row is None:
-            return Content("nothing matches; escape shows all runs")
-        summary = row.summary
-        facts = [f"{len(summary.checkpoints)} checkpoints"] if summary.checkpoints else []
-        if summary.best_eval_loss is not None:
-            facts.append(f"best validation loss {summary.best_eval_loss:.4g}")
-        if summary.model:
-            facts.append("model ready: c chats with it")
-        first = summary.reason or {"running": "training; enter looks at it", "finished": "finished"}.get(summary.state, summary.state)
-        return Content.assemble(line(first, self.size.width - 2), "\n", (text.one_line(" · ".join(facts)), "$foreground 60%"))
+        return run_detail(row.summary, self.size.width - 2) if row else Content("nothing matches; escape shows all runs")
 
     @on(OptionList.OptionHighlighted)
     def _moved(self) -> None:
@@ -248,18 +215,10 @@ class HomeScreen(TuiScreen):
         if sure and row:
             self._carry_out(f"{run_id} is deleted", row.run.delete)
 
-    def _carry_out(self, words: str, act: object) -> None:
-        self.run_worker(partial(self._in_thread, words, act), thread=True, exit_on_error=False)
+    def _carry_out(self, words: str, act: Callable[[], str | None]) -> None:
+        self.run_worker(partial(ask.carry_out, words, act, self.post_message), thread=True, exit_on_error=False)
 
-    def _in_thread(self, words: str, act: object) -> None:
-        try:
-            act()  # type: ignore[operator]
-        except TuiFtError as error:
-            self.post_message(Done("", error))
-        else:
-            self.post_message(Done(words))
-
-    def on_done(self, event: Done) -> None:
+    def on_asked(self, event: ask.Asked) -> None:
         if event.error:
             self.tui.report(event.error)
         else:

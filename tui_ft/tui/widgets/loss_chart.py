@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.segment import Segment
 from textual.geometry import Region
@@ -63,7 +64,7 @@ def diverged_at(xs: Sequence[float], ys: Sequence[float]) -> int | None:
 class LossChart(Widget):
     """Training loss over optimizer steps: faint from lowest to highest, bright the moving average, validation as marks."""
 
-    COMPONENT_CLASSES = {f"loss-chart--{role}" for role in ("blank", "axis", "band", "line", "validation", "legend", "alarm")}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"loss-chart--{role}" for role in ("blank", "axis", "band", "line", "validation", "legend", "alarm")}
     DEFAULT_CSS = """
     LossChart { height: 1fr; width: 1fr; min-height: 1; }
     LossChart > .loss-chart--axis { color: $foreground 55%; }
@@ -138,7 +139,7 @@ class LossChart(Widget):
 class StepSparkline(Widget):
     """One series in one row: name, curve over the same steps as the loss chart, newest value."""
 
-    COMPONENT_CLASSES = {"step-sparkline--name", "step-sparkline--curve", "step-sparkline--value"}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"step-sparkline--name", "step-sparkline--curve", "step-sparkline--value"}
     DEFAULT_CSS = """
     StepSparkline { height: 1; width: 1fr; }
     StepSparkline > .step-sparkline--name { color: $foreground 70%; }
@@ -148,7 +149,7 @@ class StepSparkline(Widget):
 
     def __init__(self, name: str, value_width: int = 9, glyphs: Glyphs | None = None, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.label = name
+        self.label = name.ljust(6)
         self.glyphs = glyphs or terminal_glyphs()
         self.value = ""
         self._value_width = value_width

@@ -97,7 +97,7 @@ def draw(columns: Columns, marks: Marks, layout: Layout, glyphs: Glyphs, *, log:
         canvas.put(layout.gutter + 1, height // 2, "waiting for the first step" if not badge else "no loss that is a number", "legend")
     if layout.footer:
         _x_axis(canvas, columns, layout, glyphs)
-    _legend(canvas, bool(marks), layout, glyphs, log, badge)
+    _legend(canvas, _newest(columns), marks, layout, glyphs, log, badge)
     return canvas.rows()
 
 
@@ -105,7 +105,7 @@ def _curves(canvas: Canvas, columns: Columns, band: Sequence[tuple[float, float]
     width, height = layout.plot
     faint, bright = Grid(width, height, glyphs), Grid(width, height, glyphs)
     faint.draw(band, scale)
-    bright.draw(columns.average(max(3, round(columns.count * AVERAGED))), scale)
+    bright.draw(columns.average(_window(columns)), scale)
     for y in range(height):
         for x, (below, above) in enumerate(zip(faint.cells[y], bright.cells[y], strict=True)):
             if above:
@@ -158,11 +158,22 @@ def _x_axis(canvas: Canvas, columns: Columns, layout: Layout, glyphs: Glyphs) ->
             canvas.put(layout.gutter + column // across, y, glyphs.cross, "alarm")
 
 
-def _legend(canvas: Canvas, validated: bool, layout: Layout, glyphs: Glyphs, log: bool, badge: str) -> None:
-    """Names what is drawn, where it hides no curve: the upper right corner, else the upper left."""
-    parts: list[Span] = [(glyphs.line[-1] if glyphs.dots != (2, 4) else "⠒⠒", "line"), (" loss ", "legend")]
-    if validated:
-        parts += [(f" {glyphs.marker}", "validation"), (" validation ", "legend")]
+def _newest(columns: Columns) -> str:
+    """The newest point of the moving average."""
+    averaged = [interval for interval in columns.average(_window(columns)) if interval]
+    return f"{averaged[-1][0]:.3f}" if averaged else ""
+
+
+def _window(columns: Columns) -> int:
+    return max(3, round(columns.count * AVERAGED))
+
+
+def _legend(canvas: Canvas, newest: str, marks: Marks, layout: Layout, glyphs: Glyphs, log: bool, badge: str) -> None:
+    """Names what is drawn with its newest value, as far right in the first row as no curve is hidden."""
+    parts: list[Span] = [(glyphs.line[-1] if glyphs.dots != (2, 4) else "⠒⠒", "line"), (f" loss {newest} ", "legend")]
+    if marks:
+        value = f"{marks[-1][1]:.3f}" if math.isfinite(marks[-1][1]) else "not a number"
+        parts += [(f" {glyphs.marker}", "validation"), (f" validation {value} ", "legend")]
     if log:
         parts.append((" log ", "legend"))
     width = sum(len(text) for text, _ in parts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 Interval = tuple[float, float]
 
@@ -107,7 +108,7 @@ class Columns:
         """The ranges of columns between broken ones, cut to what is filled."""
         edges = [-1, *(column for column in range(self.count) if self.broken[column]), self.count]
         stretches = []
-        for before, after in zip(edges, edges[1:], strict=False):
+        for before, after in pairwise(edges):
             filled = [column for column in range(before + 1, after) if self.number[column]]
             if filled:
                 stretches.append((filled[0], filled[-1] + 1))

@@ -8,6 +8,7 @@ from textual.content import Content
 
 from tui_ft import text, units
 from tui_ft.runs.summary import Summary
+from tui_ft.tui.text import line
 from tui_ft.tui.widgets.raster import Columns, Glyphs, levels, number
 
 SIGNS = {
@@ -72,3 +73,14 @@ def run_line(summary: Summary, points: Sequence[tuple[float, float]], width: int
         room -= END + 1
     name = middle(text.one_line(summary.run), room)
     return Content.assemble(state(summary.state).pad_right(11 - len(state(summary.state).plain)), name.ljust(room), *parts)
+
+
+def run_detail(summary: Summary, width: int) -> Content:
+    """A run in two lines: how it stands and why, what there is of it."""
+    facts = [f"{len(summary.checkpoints)} checkpoints"] if summary.checkpoints else []
+    if summary.best_eval_loss is not None:
+        facts.append(f"best validation loss {summary.best_eval_loss:.4g}")
+    if summary.model:
+        facts.append("model ready: c chats with it")
+    first = summary.reason or {"running": "training; enter looks at it"}.get(summary.state, summary.state)
+    return Content.assemble(line(first, width), "\n", line(" · ".join(facts), width, "$foreground 60%"))

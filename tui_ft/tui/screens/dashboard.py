@@ -1,0 +1,224 @@
+"""The dashboard of one run: its curves, where it stands, what it says, and the keys that steer it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textual.app import ComposeResult
+from textual.containers import Container, Grid, Vertical, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Footer, Log, Static, TabbedContent, TabPane
+from textual.widgets.option_list import Option
+
+from tui_ft import units
+from tui_ft.runs import control
+from tui_ft.runs.store import Run
+from tui_ft.runs.summary import CheckpointInfo, Summary
+from tui_ft.tui import keys
+from tui_ft.tui.feed import Feed, News
+from tui_ft.tui.screens.controls import ControlScreen
+from tui_ft.tui.text import line
+from tui_ft.tui.widgets import checkpoint_list, run_facts, run_header
+from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
+from tui_ft.tui.widgets.options import Options
+from tui_ft.tui.widgets.raster import number
+
+SECONDS = 0.5
+GPU_SECONDS = 3.0
+LOG_LINES = 2_000
+SAMPLES = 20
+PANELS = ("log", "checkpoints", "samples")
+
+
+@dataclass
+class GpuRead(Message):
+    """The newest reading of the run's GPU in a few words; empty without one."""
+
+    words: str
+
+
+class DashboardScreen(ControlScreen):
+    """Shows a run, alive or ended. It only reads; what it changes goes through commands that the worker acknowledges."""
+
+    GROUP = "dashboard"
+    ABOUT = (
+        "The bright line is the moving average of the training loss, the faint band goes from its lowest to its highest value, and "
+        "the marks are the validation loss: when it rises while the training loss falls, the model learns by heart. "
+        "Leaving this screen, or the program, leaves the run as it is."
+    )
+    BINDINGS = keys.bindings("dashboard")  # type: ignore[assignment]
+    CSS_PATH = Path(__file__).with_name("dashboard.tcss")
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+        self.feed = Feed(run)
+        self.gpu = ""
+        self._samples = -1
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="title")
+        yield Static(id="progress")
+        yield Static(id="notice")
+        with Container(id="body"):
+            with Vertical(id="curves"):
+                yield LossChart(id="loss")
+                with Grid(id="sparklines"):
+                    yield StepSparkline("rate", id="learning-rate")
+                    yield StepSparkline("grad", id="grad-norm")
+                    yield StepSparkline("tok/s", id="speed")
+                    yield StepSparkline("mem", id="memory")
+            with Vertical(id="side"):
+                yield Static(id="facts")
+                with TabbedContent(id="panels"):
+                    with TabPane("Log", id="log"):
+                        yield Log(max_lines=LOG_LINES, id="lines")
+                    with TabPane("Checkpoints", id="checkpoints"):
+                        yield Options(id="checkpoint-list")
+                    with TabPane("Samples", id="samples"), VerticalScroll():
+                        yield Static("No samples yet: they come with each evaluation, for the prompts of the recipe.", id="sample-list")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self.call_after_refresh(self.look)  # once the log knows how wide it is
+        self.query_one("#lines").focus()
+        self.set_interval(SECONDS, self._tick)
+        self.set_interval(GPU_SECONDS, self._read_gpu)
+        self._read_gpu()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.show_head)
+
+    def _tick(self) -> None:
+        if self.is_current:
+            self.look()
+
+    def look(self) -> None:
+        """Take in what is new and show it; goes on at once, between two key presses, while there is more to read."""
+        news = self.feed.look()
+        self.summary = news.summary
+        self.requests.settle(self.feed.answers, news.summary.state)
+        with self.app.batch_update():
+            self._show(news)
+        if news.more:
+            self.call_after_refresh(self.look)
+
+    def _show(self, news: News) -> None:
+        self.show_head()
+        if news.lines:
+            self._write(news.lines[-LOG_LINES:])
+        if news.events:
+            self._show_curves(news.summary.total_steps)
+            self._show_samples()
+        self._show_checkpoints(news.summary.checkpoints)
+        self.refresh_bindings()
+
+    def _write(self, lines: list[str]) -> None:
+        log = self.query_one("#lines", Log)
+        follows = log.is_vertical_scroll_end or not log.has_focus
+        log.write_lines(wrapped(lines, log.scrollable_content_region.width), scroll_end=False)
+        if follows:
+            self.call_after_refresh(log.scroll_end, animate=False)
+
+    def show_head(self) -> None:
+        if self.summary is None:
+            return
+        width = self.size.width - 2
+        stage = (self.feed.curves.progress.stage_done, self.feed.curves.progress.stage_total)
+        self.query_one("#title", Static).update(run_header.title(self.summary, width))
+        self.query_one("#progress", Static).update(run_header.progress(self.summary, stage, width))
+        self.query_one("#notice", Static).update(run_header.notice(self.summary, self._alert(), self.requests.line, width))
+        if self.has_class("-wide"):
+            side = self.query_one("#facts")
+            self.query_one("#facts", Static).update(self._facts(self.summary, max(20, side.content_size.width)))
+
+    def _facts(self, summary: Summary, width: int) -> Content:
+        told = run_facts.facts(self.run, summary, width)
+        return Content("\n").join([told, line(f"gpu     {self.gpu}", width)]) if self.gpu else told
+
+    def _alert(self) -> str:
+        """The cause and remedy of the newest alert, while the attempt that raised it lasts."""
+        alerts = self.feed.curves.alerts
+        newest = alerts[-1] if alerts and self.summary else None
+        if newest is None or newest.get("attempt") != self.feed.curves.progress.attempt or (self.summary and self.summary.state == "finished"):
+            return ""
+        return f"{newest.get('cause', '')} → {newest.get('remedy', '')}"
+
+    def _show_curves(self, total: int | None) -> None:
+        curves = self.feed.curves
+        self.query_one(LossChart).show(curves.steps, curves.loss, [(step, loss) for step, loss, _ in curves.evals], total)
+        series: tuple[tuple[str, Sequence[float], Callable[[float], str]], ...] = (
+            ("learning-rate", curves.learning_rate, lambda value: f"{value:.3g}"),
+            ("grad-norm", curves.grad_norm, number),
+            ("speed", curves.tokens_per_second, units.count),
+            ("memory", curves.memory_bytes, units.size),
+        )
+        for name, values, words in series:
+            newest = values[-1] if values else math.nan
+            self.query_one(f"#{name}", StepSparkline).show(curves.steps, values, total, words(newest) if math.isfinite(newest) else "–")
+
+    def _show_samples(self) -> None:
+        samples = self.feed.curves.samples
+        if len(samples) == self._samples or not samples:
+            return
+        self._samples = len(samples)
+        parts: list[Content] = []
+        for sample in reversed(samples[-SAMPLES:]):
+            parts += [
+                Content.assemble((f"step {sample.get('step')}  ", "$accent"), line(sample.get("prompt", ""), style="bold")),
+                Content.assemble("  ", line(sample.get("text", ""))),
+            ]
+        self.query_one("#sample-list", Static).update(Content("\n").join(parts))
+
+    def _show_checkpoints(self, checkpoints: list[CheckpointInfo]) -> None:
+        options = self.query_one("#checkpoint-list", Options)
+        lines = checkpoint_list.lines(checkpoints)
+        if [(option.id, option.prompt) for option in options.options] != lines:
+            selected = options.selected
+            options.set_options([Option(prompt, id=step) for step, prompt in lines])
+            options.highlight(selected)
+
+    def _read_gpu(self) -> None:
+        if self.is_current or not self.gpu:
+            self.run_worker(self._gpu_in_thread, thread=True, exclusive=True, group="gpu", exit_on_error=False)
+
+    def _gpu_in_thread(self) -> None:
+        from tui_ft.planning import hardware
+
+        gpus = hardware.read().gpus
+        self.post_message(GpuRead(run_header.gpu(gpus[0]) if gpus else ""))
+
+    def on_gpu_read(self, event: GpuRead) -> None:
+        self.gpu = event.words
+
+    @property
+    def checkpoint(self) -> CheckpointInfo | None:
+        """The selected checkpoint, by default the newest."""
+        there = self.summary.checkpoints if self.summary else []
+        selected = self.query_one("#checkpoint-list", Options).selected if self.is_mounted else None
+        return next((checkpoint for checkpoint in there if str(checkpoint.step) == selected), there[-1] if there else None)
+
+    def action_log_scale(self) -> None:
+        chart = self.query_one(LossChart)
+        chart.log_scale = not chart.log_scale
+
+    def action_panel(self) -> None:
+        panels = self.query_one("#panels", TabbedContent)
+        panels.active = PANELS[(PANELS.index(panels.active) + 1) % len(PANELS)]
+
+    def action_leave(self) -> None:
+        if self.summary and self.summary.state in control.ALIVE:
+            self.notify(f"{self.run.id}: training continues")
+        self.dismiss()
+
+
+def wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """Long lines broken to `width` cells, what follows indented below the words."""
+    if width < 30:
+        return list(lines)
+    return [part for line in lines for part in (textwrap.wrap(line, width, subsequent_indent=" " * 9) if len(line) > width else [line])]

@@ -1,0 +1,66 @@
+"""The head of the dashboard: which run, its state, how far it is, and the newest thing to know."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from tui_ft import text, units
+from tui_ft.planning.hardware import GpuReading
+from tui_ft.runs.summary import Summary
+from tui_ft.tui.text import line
+from tui_ft.tui.widgets import run_line
+
+STAGES = {"download": "downloading", "prepare": "preparing the data", "load": "loading the model"}
+
+
+def title(summary: Summary, width: int) -> Content:
+    """The run's id on the left, its state on the right."""
+    state = run_line.state(summary.state)
+    room = max(0, width - len(state.plain) - 2)
+    return Content.assemble((run_line.middle(text.one_line(summary.run), room).ljust(room + 2), "bold"), state)
+
+
+def progress(summary: Summary, stage: tuple[int, int | None], width: int) -> Content:
+    """A bar with the step, the epoch, the speed and the time left.
+
+    Args:
+        stage: done and total of what is done before the first step.
+    """
+    if summary.state == "starting" and not summary.step:
+        done, total = stage
+        what = STAGES.get(summary.stage, summary.stage or "starting")
+        count = f" {units.count(done)} of {units.count(total)}" if total else ""
+        words = f" {what}{count}"
+    else:
+        done, total = summary.step, summary.total_steps
+        facts = [f"step {done:,}/{total:,}".replace(",", " ") if total else f"step {done}"]
+        facts += [f"{100 * min(1.0, done / total):.0f} %"] if total else []
+        facts += [f"epoch {summary.epoch:.2f}"] if summary.epoch else []
+        facts += [f"{units.duration(summary.eta_seconds)} left"] if summary.eta_seconds is not None else []
+        words = " " + " · ".join(facts)
+    room = max(4, width - len(words))
+    return Content.assemble(run_line.bar(done, total, room), line(words, width))
+
+
+def notice(summary: Summary, alert: str, asked: str, width: int) -> Content:
+    """One line: what was asked and became of it, else an alert, else the reason of the state and the run in figures."""
+    if asked:
+        return line(asked, width, "$accent")
+    if alert:
+        return line(f"! {alert}", width, "bold $error")
+    if summary.state in ("failed", "lost"):
+        return line(f"! {summary.reason or summary.state}", width, "bold $error")
+    facts = [summary.reason] if summary.reason else []
+    if summary.first_loss is not None and summary.last_loss is not None:
+        facts.append(f"loss {summary.first_loss:.4g} → {summary.last_loss:.4g}")
+    facts += [f"best validation {summary.best_eval_loss:.4g}"] if summary.best_eval_loss is not None else []
+    facts += [f"{units.count(summary.tokens)} tokens"] if summary.tokens else []
+    facts += [f"peak {units.size(summary.peak_memory_bytes)}"] if summary.peak_memory_bytes else []
+    return line(" · ".join(facts), width, "$foreground 65%")
+
+
+def gpu(reading: GpuReading) -> str:
+    """A GPU in a few words: use, heat, memory, power, as far as the driver tells."""
+    used = f"{units.size(reading.total_bytes - reading.free_bytes)} of {units.size(reading.total_bytes)}"
+    facts = [(reading.utilisation, "{:.0f} %"), (reading.temperature, "{:.0f} °C"), (used, "{}"), (reading.power_watts, "{:.0f} W")]
+    return " · ".join(form.format(value) for value, form in facts if value is not None)
