@@ -27,6 +27,7 @@ _LABELS = {
     "prompt.overlong": "Longer ones",
     "prompt.add_tokens": "Markers as tokens",
     "method.kind": "What is trained",
+    "method.double_quantization": "Double quantized",
     "method.layers": "Last layers",
     "method.r": "Rank r",
     "method.targets": "Target modules",

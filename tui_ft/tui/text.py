@@ -12,6 +12,9 @@ from textual.style import Style
 
 from tui_ft import text
 
+MUTED = "$foreground 60%"
+"""Less important text. (`$text-muted` depends on its background, which Content does not know: it comes out white.)"""
+
 
 def content(foreign: object, style: str | Style = "") -> Content:
     """Foreign text of several lines, for Static, Label, Button, OptionList, border titles."""

@@ -12,6 +12,8 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from tui_ft.tui.text import MUTED
+
 _SHOWN = {"true": "yes", "false": "no"}
 
 
@@ -50,12 +52,12 @@ class Choice(Widget, can_focus=True):
         shown = [_SHOWN.get(option, option) for option in self.options]
         if sum(len(option) + 4 for option in shown) - 2 <= self.size.width:
             parts = [
-                Content.assemble(("● ", "$accent bold"), (label, "bold")) if option == self.value else Content.styled(f"○ {label}", "$text-muted")
+                Content.assemble(("● ", "$accent bold"), (label, "bold")) if option == self.value else Content.styled(f"○ {label}", MUTED)
                 for option, label in zip(self.options, shown, strict=True)
             ]
             return Content("  ").join(parts)
         place = f"  {self.options.index(self.value) + 1} of {len(self.options)}" if self.value in self.options else ""
-        return Content.assemble(("‹ ", "$accent"), (_SHOWN.get(self.value, self.value), "bold"), (" ›", "$accent"), (place, "$text-muted"))
+        return Content.assemble(("‹ ", "$accent"), (_SHOWN.get(self.value, self.value), "bold"), (" ›", "$accent"), (place, MUTED))
 
     def action_move(self, by: int) -> None:
         at = self.options.index(self.value) if self.value in self.options else (-1 if by > 0 else len(self.options))

@@ -25,16 +25,16 @@ class Field(Vertical):
     DEFAULT_CSS = """
     Field { height: auto; }
     Field > Horizontal { height: 1; }
-    Field Label { width: 20; color: $text-muted; }
+    Field Label { width: 18; color: $text-muted; }
     Field:focus-within Label { color: $foreground; text-style: bold; }
     Field Choice { width: 1fr; height: 1; padding: 0 1; }
     Field Choice:focus { background: $primary 18%; }
-    Field Input, Field Input:focus { width: 1fr; height: 1; border: none; padding: 0 1; background: $panel; }
-    Field Input:focus { background: $primary 18%; }
+    Field Input.-textual-compact { width: 1fr; height: 1; padding: 0 1; background: $panel; }
+    Field Input.-textual-compact:focus { background: $primary 18%; }
     Field Select { width: 1fr; height: 1; }
-    Field SelectCurrent { background: $panel; padding: 0 1; }
-    Field Select:focus > SelectCurrent { border: none; background: $primary 18%; }
-    Field .field-problem { display: none; padding-left: 20; color: $text-error; }
+    Field Select.-textual-compact > SelectCurrent { background: $panel; padding: 0 1; }
+    Field Select.-textual-compact:focus > SelectCurrent { background: $primary 18%; background-tint: $foreground 0%; }
+    Field .field-problem { display: none; padding-left: 18; color: $text-error; }
     Field.-wrong .field-problem { display: block; }
     Field.-wrong Label { color: $text-error; }
     """

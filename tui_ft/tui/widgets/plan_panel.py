@@ -9,7 +9,7 @@ from textual.widgets import Static
 
 from tui_ft import units
 from tui_ft.recipe import Plan
-from tui_ft.tui.text import content, line
+from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.wizard.backstage import Finding
 
 _PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "head", "overhead")
@@ -28,10 +28,10 @@ def plan_line(found: Finding[Plan], problems: int, busy: bool) -> Content:
     if problems:
         return Content.styled(f"Plan: waits for {problems} field{'s' if problems > 1 else ''} to be mended", "$text-error")
     if found.error:
-        return Content.assemble(("Plan: ", "$text-muted"), line(found.error, style="$text-error"))
+        return Content.assemble(("Plan: ", MUTED), line(found.error, style="$text-error"))
     plan = found.value
     if plan is None:
-        return Content.styled("Plan: …", "$text-muted")
+        return Content.styled("Plan: …", MUTED)
     least = "≥ " if plan.tier == "lower-bound" else ""
     known = (
         [f"{least}{units.size(plan.memory.total_bytes)}"]
@@ -43,7 +43,7 @@ def plan_line(found: Finding[Plan], problems: int, busy: bool) -> Content:
     known += [f"{units.size(plan.disk_bytes)} disk"] if plan.disk_bytes else []
     fit = {True: ("  fits", "$text-success"), False: ("  does not fit", "$text-error bold"), None: ("", "")}[plan.fits]
     warned = (f"  ! {len(plan.warnings)}", "$text-warning") if plan.warnings else ""
-    return Content.assemble(("Plan: ", "$text-muted"), " · ".join(known), fit, warned)
+    return Content.assemble(("Plan: ", MUTED), " · ".join(known), fit, warned)
 
 
 def plan_content(found: Finding[Plan], problems: int, facts_note: str = "") -> Content:
@@ -59,10 +59,10 @@ def plan_content(found: Finding[Plan], problems: int, facts_note: str = "") -> C
     if found.error:
         parts.append(content(f"✗ {found.error}", "$text-error"))
         if found.hint:
-            parts.append(content(f"→ {found.hint}", "$text-muted"))
+            parts.append(content(f"→ {found.hint}", MUTED))
         return Content("\n").join(parts)
     if plan is None:
-        return Content("\n").join([*parts, Content.styled("not made yet", "$text-muted")])
+        return Content("\n").join([*parts, Content.styled("not made yet", MUTED)])
     parts += [*_memory(plan, facts_note), Content(""), *_values(plan)]
     if plan.warnings:
         parts += [
@@ -72,17 +72,17 @@ def plan_content(found: Finding[Plan], problems: int, facts_note: str = "") -> C
         ]
     if plan.reasons:
         parts += [Content(""), Content.styled("Why", "bold")]
-        parts += [Content.assemble((f"{key.replace('_', ' ')}: ", "$text-muted"), content(reason)) for key, reason in plan.reasons.items()]
+        parts += [Content.assemble((f"{key.replace('_', ' ')}: ", MUTED), content(reason)) for key, reason in plan.reasons.items()]
     return Content("\n").join(parts)
 
 
 def _memory(plan: Plan, facts_note: str) -> list[Content]:
     where = f"GPU {plan.gpu.index}" if plan.gpu else "main memory"
-    head = Content.assemble(("Memory", "bold"), (f"  on {where}", "$text-muted"))
+    head = Content.assemble(("Memory", "bold"), (f"  on {where}", MUTED))
     if not plan.memory.total_bytes:
-        return [head, content(facts_note or "The model has not been looked at yet.", "$text-muted")]
+        return [head, content(facts_note or "The model has not been looked at yet.", MUTED)]
     whole = max(plan.memory.total_bytes, plan.gpu.free_bytes if plan.gpu else 0)
-    rows = [head, Content.styled(f"{plan.tier}: {_TIERS[plan.tier]}", "$text-muted")]
+    rows = [head, Content.styled(f"{plan.tier}: {_TIERS[plan.tier]}", MUTED)]
     for name in _PARTS:
         value = getattr(plan.memory, name)
         if value:
@@ -100,7 +100,7 @@ def _memory(plan: Plan, facts_note: str) -> list[Content]:
 def _bar(name: str, value: int, whole: int, colour: str, style: str = "") -> Content:
     cells = min(_BAR, max(1, round(_BAR * value / whole)))
     return Content.assemble(
-        (f"{name:<12}", style or "$text-muted"), ("█" * cells, colour), ("░" * (_BAR - cells), "$foreground 15%"), (f"{units.size(value):>11}", style)
+        (f"{name:<12}", style or MUTED), ("█" * cells, colour), ("░" * (_BAR - cells), "$foreground 15%"), (f"{units.size(value):>11}", style)
     )
 
 
@@ -117,7 +117,7 @@ def _values(plan: Plan) -> list[Content]:
         "disk": units.size(plan.disk_bytes),
         "trained": _trained(plan),
     }
-    return [Content.assemble((f"{name:<12}", "$text-muted"), line(value)) for name, value in rows.items()]
+    return [Content.assemble((f"{name:<12}", MUTED), line(value)) for name, value in rows.items()]
 
 
 def _trained(plan: Plan) -> str:

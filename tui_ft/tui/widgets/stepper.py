@@ -10,12 +10,14 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
+from tui_ft.tui.text import MUTED
+
 State = Literal["done", "missing", "warns", "open"]
 _SIGNS: dict[State, tuple[str, str]] = {
     "done": ("✓", "$success"),
     "missing": ("✗", "$error"),
     "warns": ("!", "$warning"),
-    "open": ("·", "$text-muted"),
+    "open": ("·", MUTED),
 }
 
 

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Static
 
-from tui_ft.tui.text import content, line
+from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.paths import PathSuggester
 from tui_ft.tui.wizard.step import Shown, Step, waiting
 
@@ -57,7 +57,7 @@ class DatasetStep(Step):
     def show(self) -> None:
         named = "data.source" not in self.draft.problems
         found, seen = self.backstage.preview, self.backstage.preview.value
-        note = waiting(found, "the data") if named else Content.styled("Choose a dataset first.", "$text-muted")
+        note = waiting(found, "the data") if named else Content.styled("Choose a dataset first.", MUTED)
         self.query_one("#dataset-found", Static).update(note or _described(seen, found.busy))
         self.query_one("#dataset-rows", Shown).update(_rows(seen) if seen else Content(""))
         self.query_one("#dataset-rows", Shown).display = seen is not None
@@ -73,14 +73,14 @@ def _described(seen: Preview | None, busy: bool) -> Content:
         Content.assemble(
             ("✓ ", "$success"),
             (seen.format, "bold"),
-            content(f"  {seen.format_reason}", "$text-muted"),
-            ("  (looking again …)" if busy else "", "$text-muted"),
+            content(f"  {seen.format_reason}", MUTED),
+            ("  (looking again …)" if busy else "", MUTED),
         ),
         Content.assemble(f"  {seen.rows:,} rows{among}, {seen.kept:,} samples kept", _dropped(seen)),
     ]
-    if seen.column_parts:
-        parts = ", ".join(f"{part}: {column}" for part, column in seen.column_parts.items())
-        lines.append(Content.assemble(("  columns  ", "$text-muted"), line(parts)))
+    parts = ", ".join(f"{part}: {column}" for part, column in seen.column_parts.items() if part != column)
+    if parts:
+        lines.append(Content.assemble(("  columns  ", MUTED), line(parts)))
     lines += [content(f"! {warning}", "$text-warning") for warning in seen.warnings]
     lines += [content(f"✗ {refusal}", "$text-error") for refusal in seen.refusals]
     return Content("\n").join(lines)
@@ -89,7 +89,7 @@ def _described(seen: Preview | None, busy: bool) -> Content:
 def _dropped(seen: Preview) -> Content:
     """How many fell away, and why."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in seen.dropped.items() if count)
-    return content(f"  left out: {reasons}", "$text-muted") if reasons else Content("")
+    return content(f"  left out: {reasons}", MUTED) if reasons else Content("")
 
 
 def _rows(seen: Preview) -> Content:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.content import Content
-from textual.widgets import SelectionList, Static
-from textual.widgets.selection_list import Selection
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
 
-from tui_ft.tui import keys
-from tui_ft.tui.text import content, line
+from tui_ft.tui.text import MUTED, line
+from tui_ft.tui.widgets.options import Options
 from tui_ft.tui.wizard.step import Shown, Step, waiting
 
 _BAR = 20
 
 
-class Languages(SelectionList[str]):
-    """Toggles with the keys of vi."""
+class Languages(Options):
+    """Each row is switched on and off by space or enter."""
 
-    BINDINGS = keys.bindings("list")  # type: ignore[assignment]
+    BINDINGS = [Binding("space", "select", "Switch", show=False)]  # noqa: RUF012
 
 
 class LanguageStep(Step):
@@ -30,11 +31,11 @@ class LanguageStep(Step):
         yield self.field("data.languages", "all; or codes such as en, es")
         yield self.field("data.language_column", "auto, a column's name, or detect")
         yield Static("", id="language-found", classes="found", markup=False)
-        yield Languages(id="languages", compact=True)
+        yield Languages(id="languages")
         yield Shown("Samples of what goes", "language-dropped")
 
     def on_mount(self) -> None:
-        self._shown: dict[str, int] = {}
+        self._shown: dict[str, tuple[int, bool]] = {}
         super().on_mount()
 
     def show(self) -> None:
@@ -53,54 +54,57 @@ class LanguageStep(Step):
         from tui_ft.data.language import fold
 
         if not counts:
-            return Content.styled("No language is known: the data names none. Set Language column to detect to read the text.", "$text-muted")
-        chosen = {fold(code) for code in self.draft.value("data.languages")}
+            return Content.styled("No language is known: the data names none. Set Language column to detect to read the text.", MUTED)
+        chosen = self._chosen()
         kept = sum(count for code, count in counts.items() if not chosen or fold(code) in chosen)
         whole = sum(counts.values())
         again = "  (counting again …)" if busy else ""
-        return Content.assemble((f"{kept:,}", "bold"), f" of {whole:,} conversations are kept, {whole - kept:,} go", (again, "$text-muted"))
+        return Content.assemble((f"{kept:,}", "bold"), f" of {whole:,} conversations are kept, {whole - kept:,} go", (again, MUTED))
 
     def _list(self, counts: dict[str, int]) -> None:
-        """Rows by count; rebuilt only where the counts are new, so that the cursor stays."""
+        """Rows by count; rebuilt only where something is new, so that the cursor stays."""
         from tui_ft.data.language import fold
 
-        listed = self.query_one(Languages)
-        chosen = {fold(code) for code in self.draft.value("data.languages")} if "data.languages" not in self.draft.problems else set()
+        chosen = self._chosen()
         merged = {**counts, **{code: 0 for code in chosen if code not in {fold(known) for known in counts}}}
-        with self.prevent(SelectionList.SelectedChanged):
-            if merged != self._shown:
-                self._shown = merged
-                listed.clear_options()
-                most = max(merged.values(), default=1) or 1
-                listed.add_options(
-                    [
-                        Selection(_row(code, count, most, sum(merged.values())), code)
-                        for code, count in sorted(merged.items(), key=lambda item: -item[1])
-                    ]
-                )
-                listed.highlighted = 0 if merged else None
-            for code in merged:
-                (listed.select if fold(code) in chosen else listed.deselect)(code)
+        rows = {code: (merged[code], fold(code) in chosen) for code in sorted(merged, key=lambda code: -merged[code])}
+        if rows == self._shown:
+            return
+        self._shown = rows
+        listed = self.query_one(Languages)
+        cursor = listed.selected
+        most, whole = max(merged.values(), default=0) or 1, sum(merged.values())
+        listed.clear_options()
+        listed.add_options([Option(_row(code, count, on, most, whole), code) for code, (count, on) in rows.items()])
+        listed.highlight(cursor)
 
-    @on(SelectionList.SelectedChanged)
-    def _toggled(self, event: SelectionList.SelectedChanged[str]) -> None:
+    def _chosen(self) -> set[str]:
+        from tui_ft.data.language import fold
+
+        value = self.draft.value("data.languages")
+        return {fold(code) for code in value} if isinstance(value, list) else set()
+
+    @on(OptionList.OptionSelected)
+    def _toggled(self, event: OptionList.OptionSelected) -> None:
         event.stop()
-        order = list(self._shown)
-        chosen = sorted(event.selection_list.selected, key=order.index)
-        if set(chosen) != set(self.draft.value("data.languages") or []):
-            self.draft.put("data.languages", chosen)
-            self.wizard.touched = True
-            self.refresh_fields()
-            self.wizard.refresh_soon()
+        from tui_ft.data.language import fold
+
+        chosen = self._chosen() ^ {fold(event.option_id or "")}
+        self.draft.put("data.languages", [code for code in dict.fromkeys(map(fold, self._shown)) if code in chosen])
+        self.wizard.touched = True
+        self.refresh_fields()
+        self.show()
+        self.wizard.refresh_soon()
 
 
-def _row(code: str, count: int, most: int, whole: int) -> Content:
+def _row(code: str, count: int, chosen: bool, most: int, whole: int) -> Content:
     cells = round(_BAR * count / most)
-    share = f"{100 * count / whole:5.1f} %" if whole else ""
+    share = f"{100 * count / whole:6.1f} %" if whole else ""
     return Content.assemble(
-        line(f"{code:<9}", 9),
+        ("● " if chosen else "○ ", "$accent"),
+        line(f"{code:<9}", 9, "bold" if chosen else ""),
         f"{count:>9,}  ",
         ("█" * cells, "$primary"),
         ("░" * (_BAR - cells), "$foreground 12%"),
-        content(f" {share}", "$text-muted"),
+        (share, MUTED),
     )

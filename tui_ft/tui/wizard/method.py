@@ -7,13 +7,13 @@ from textual.content import Content
 from textual.widgets import Static
 
 from tui_ft import units
-from tui_ft.tui.text import content, line
+from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.wizard.step import Step, waiting
 
 
 class MethodStep(Step):
     TITLE = "Method"
-    LEAD = "What is trained: everything, the last layers, or small adapters beside frozen weights."
+    LEAD = "Train everything, the last layers, or small adapters beside frozen weights."
     KEYS = ("method",)
 
     def compose(self) -> ComposeResult:
@@ -49,11 +49,11 @@ class MethodStep(Step):
         if note or found.value is None:
             return [note or Content("")]
         if self.draft.value("method.kind") == "last-layers":
-            return [content(f"This model has {found.value.layers} layers.", "$text-muted")]
+            return [content(f"This model has {found.value.layers} layers.", MUTED)]
         if self.draft.value("method.kind") != "lora":
             return []
         names = list(dict.fromkeys(group.short_name for group in found.value.linears if not group.head))
-        return [Content.assemble(("linear modules of this model  ", "$text-muted"), line(", ".join(names)))]
+        return [Content.assemble(("linear modules of this model  ", MUTED), line(", ".join(names)))]
 
     def _trained(self) -> list[Content]:
         plan = self.backstage.plan.value
@@ -62,9 +62,9 @@ class MethodStep(Step):
         share = f"{100 * plan.trainable_parameters / plan.parameters:.3g} %"
         return [
             Content.assemble(
-                ("trained parameters  ", "$text-muted"),
+                ("trained parameters  ", MUTED),
                 (f"{plan.trainable_parameters:,}", "bold"),
                 f" of {plan.parameters:,} ({share})",
             ),
-            content(f"memory for them, at least  {units.size(plan.memory.adapters + plan.memory.gradients + plan.memory.optimizer)}", "$text-muted"),
+            content(f"memory for them, at least  {units.size(plan.memory.adapters + plan.memory.gradients + plan.memory.optimizer)}", MUTED),
         ]

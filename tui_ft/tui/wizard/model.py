@@ -14,7 +14,7 @@ from textual.widgets.option_list import Option
 from tui_ft import units
 from tui_ft.recipe import presets
 from tui_ft.tui import child
-from tui_ft.tui.text import content, line
+from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.options import Options
 from tui_ft.tui.widgets.paths import PathSuggester
 from tui_ft.tui.wizard.step import Step, waiting
@@ -52,25 +52,23 @@ class ModelStep(Step):
             mark = "● " if info.name == self.draft.origin else "  "
             mine = "" if info.bundled else "  (yours)"
             listed.add_option(
-                Option(
-                    Content.assemble((mark, "$accent"), line(info.name, style="bold"), mine, "\n  ", content(info.about, "$text-muted")), info.name
-                )
+                Option(Content.assemble((mark, "$accent"), line(info.name, style="bold"), mine, "\n  ", content(info.about, MUTED)), info.name)
             )
         listed.highlight(self.draft.origin or "demo")
 
     @work(exclusive=True, group="cached", exit_on_error=False)
     async def list_cached(self) -> None:
         listed = self.query_one("#cached", Options)
-        listed.add_option(Option(Content.styled("looking …", "$text-muted"), disabled=True))
+        listed.add_option(Option(Content.styled("looking …", MUTED), disabled=True))
         answer = await child.ask("tui_ft.tui.cached_models", seconds=60)
         listed.clear_options()
         rows = [row for row in answer.value or [] if isinstance(row, dict)]
         listed.add_options(
-            [Option(Content.assemble(line(row["name"], style="bold"), "\n", (units.size(row["bytes"]), "$text-muted")), row["name"]) for row in rows]
+            [Option(Content.assemble(line(row["name"], style="bold"), "\n", (units.size(row["bytes"]), MUTED)), row["name"]) for row in rows]
         )
         if not rows:
             reason = answer.error or "None in the Hub's cache: a Hub id above is downloaded when the run starts."
-            listed.add_option(Option(content(reason, "$text-muted"), disabled=True))
+            listed.add_option(Option(content(reason, MUTED), disabled=True))
 
     @on(OptionList.OptionSelected, "#presets")
     def _preset(self, event: OptionList.OptionSelected) -> None:
@@ -101,5 +99,5 @@ def _described(facts: ModelFacts | None) -> Content:
         ("✓ ", "$success"),
         line(facts.architecture, style="bold"),
         f"  {units.count(facts.total)} parameters in {facts.layers} layers",
-        content(f"{stored}{quantized}\n  context {facts.context_length:,} tokens, vocabulary {facts.vocab_size:,}", "$text-muted"),
+        content(f"{stored}{quantized}\n  context {facts.context_length:,} tokens, vocabulary {facts.vocab_size:,}", MUTED),
     )

@@ -10,7 +10,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Static
 
 from tui_ft.text import visible
-from tui_ft.tui.text import content
+from tui_ft.tui.text import MUTED, content
 from tui_ft.tui.wizard.step import Shown, Step, waiting
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ TEMPLATES = ("model", "chatml", "alpaca", "human-assistant", "text")
 MOST_TOKENS = 600
 """Of one sample: more is scrolling without an end, and a slow redraw over SSH."""
 _LEARNED = "underline $success"
-_GIVEN = "$text-muted"
+_GIVEN = MUTED
 
 
 class PromptStep(Step):
     TITLE = "Prompt"
-    LEAD = "How a conversation becomes text. ⟦Underlined⟧ is learned, the rest is only read."
+    LEAD = "The text that the model sees; what stands in ⟦ ⟧ is learned."
     KEYS = ("prompt",)
 
     def compose(self) -> ComposeResult:
@@ -60,20 +60,20 @@ def _lengths(seen: Preview | None, busy: bool) -> Content:
     cut = f"{100 * lengths.truncated / kept:.1f} % truncated"
     lost = f"{100 * lengths.answer_lost / kept:.1f} % lose their whole answer"
     return Content.assemble(
-        ("tokens a sample  ", "$text-muted"),
+        ("tokens a sample  ", MUTED),
         f"half under {lengths.p50:,}, 95 % under {lengths.p95:,}, longest {lengths.max:,}\n",
-        ("at this maximum  ", "$text-muted"),
+        ("at this maximum  ", MUTED),
         (cut, "$text-warning" if lengths.truncated else ""),
         ", ",
         (lost, "$text-error" if lengths.answer_lost else ""),
-        ("  (looking again …)" if busy else "", "$text-muted"),
+        ("  (looking again …)" if busy else "", MUTED),
     )
 
 
 def _sample(number: int, sample: PreviewSample) -> list[Content]:
     """One sample: learned runs stand in ⟦ ⟧ and are underlined, neighbouring tokens are told apart by their background."""
     learned = sum(token.learned for token in sample.tokens)
-    head = Content.assemble((f"sample {number}", "bold"), (f"  {len(sample.tokens):,} tokens, {learned:,} learned", "$text-muted"))
+    head = Content.assemble((f"sample {number}", "bold"), (f"  {len(sample.tokens):,} tokens, {learned:,} learned", MUTED))
     parts: list[tuple[str, str]] = []
     before = False
     for index, token in enumerate(sample.tokens[:MOST_TOKENS]):
@@ -85,7 +85,7 @@ def _sample(number: int, sample: PreviewSample) -> list[Content]:
     if before:
         parts.append(("⟧", "bold $success"))
     if len(sample.tokens) > MOST_TOKENS:
-        parts.append((f" … and {len(sample.tokens) - MOST_TOKENS:,} more", "$text-muted"))
+        parts.append((f" … and {len(sample.tokens) - MOST_TOKENS:,} more", MUTED))
     return [head, Content.assemble(*parts), Content("")]
 
 

@@ -16,7 +16,7 @@ from textual.widgets import Button, Static
 from tui_ft import home
 from tui_ft.errors import ConfigError, Problem, TuiFtError
 from tui_ft.recipe import Recipe, files, presets
-from tui_ft.tui.text import content, line
+from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.wizard.step import Shown, Step
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 class ReviewStep(Step):
     TITLE = "Review"
-    LEAD = "This is what will run. Enter starts it; the run goes on without this terminal."
+    LEAD = "This is what will run; it goes on without this terminal."
     KEYS = ("name", "about")
 
     def compose(self) -> ComposeResult:
@@ -39,7 +39,7 @@ class ReviewStep(Step):
 
     def show(self) -> None:
         self.query_one("#review-command", Static).update(_command(self.draft.command(), self.draft.recipe is not None))
-        shown = content(files.dump(self.draft.recipe)) if self.draft.recipe else Content.styled("The recipe is not whole yet.", "$text-muted")
+        shown = content(files.dump(self.draft.recipe)) if self.draft.recipe else Content.styled("The recipe is not whole yet.", MUTED)
         self.query_one("#review-yaml", Shown).update(shown)
         self.check()
 
@@ -89,11 +89,11 @@ def copied_to() -> Path | None:
 
 
 def _command(command: str, whole: bool) -> Content:
-    head = Content.styled("The same by command", "$text-muted")
+    head = Content.styled("The same by command", MUTED)
     if command:
         return Content.assemble(head, "\n  ", content(command, "bold"))
     why = "save it as a preset first (w), then: tui-ft run NAME" if whole else "once the recipe is whole"
-    return Content.assemble(head, "\n  ", (why, "$text-muted"))
+    return Content.assemble(head, "\n  ", (why, MUTED))
 
 
 def _findings(found: list[Finding]) -> Content:
@@ -122,5 +122,5 @@ def _problems(error: TuiFtError) -> Content:
 
 def _row(sign: str, colour: str, where: str, message: str, hint: str) -> Content:
     place = f"{where}: " if where and where != "plan" else ""
-    remedy = Content.assemble("\n    → ", content(hint, "$text-muted")) if hint else Content("")
+    remedy = Content.assemble("\n    → ", content(hint, MUTED)) if hint else Content("")
     return Content.assemble((f"{sign}  ", colour), line(place, style="bold"), content(message), remedy)

@@ -20,7 +20,7 @@ from tui_ft.recipe import Recipe, files
 from tui_ft.tui import keys
 from tui_ft.tui.draft import REQUIRED, Draft
 from tui_ft.tui.screen import TuiScreen
-from tui_ft.tui.text import content
+from tui_ft.tui.text import MUTED, content
 from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.widgets.plan_panel import PlanPanel, plan_content, plan_line
 from tui_ft.tui.widgets.stepper import State, Stepper
@@ -113,10 +113,7 @@ class WizardScreen(TuiScreen):
         (wrong[0].control if wrong else self.query_one("#next", Button)).focus(scroll_visible=True)
 
     async def action_next(self) -> None:
-        if self.at == len(STEPS) - 1:
-            self.action_start()
-        else:
-            await self.go(self.at + 1)
+        await self.go(self.at + 1)
 
     async def action_back(self) -> None:
         await self.go(self.at - 1)
@@ -261,17 +258,25 @@ class WizardScreen(TuiScreen):
 
     def _note(self) -> Content:
         if self.backstage.preview.busy:
-            return Content.styled("looking at the data …", "$text-muted")
+            return Content.styled("looking at the data …", MUTED)
         if self.backstage.facts.busy:
-            return Content.styled("looking at the model …", "$text-muted")
+            return Content.styled("looking at the model …", MUTED)
         begun = f"from {self.draft.origin}" if self.draft.origin else "a new recipe"
-        return content(f"{begun}{', changed' if self.draft.changed else ''}", "$text-muted")
+        return content(f"{begun}{', changed' if self.draft.changed else ''}", MUTED)
 
     # Explaining
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         field = self._focused_field()
-        self.query_one("#explain", Static).update(content(field.spec.help) if field else Content(""))
+        self.query_one("#explain", Static).update(content(field.spec.help if field else self._hint()))
+
+    def _hint(self) -> str:
+        """What enter does where no field is focused."""
+        if not self.query_one("#next", Button).has_focus:
+            return ""
+        if self.at == len(STEPS) - 1:
+            return "Enter checks everything once more and starts the run."
+        return f"Enter goes on to {STEPS[self.at + 1].TITLE}. Tab and the arrow keys reach the fields; escape leaves and keeps the draft."
 
     def _focused_field(self) -> Field | None:
         return next((field for field in self.query(Field) if field.has_focus_within), None)
@@ -289,6 +294,8 @@ class WizardScreen(TuiScreen):
     # The review's actions
 
     def unavailable(self, action: str) -> str:
+        if action == "next" and self.at == len(STEPS) - 1:
+            return "this is the last step; s starts the run"
         if action == "back" and self.at == 0:
             return "this is the first step"
         if action in ("start", "save_preset", "copy_command") and self.at != len(STEPS) - 1:
@@ -298,8 +305,9 @@ class WizardScreen(TuiScreen):
         return ""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Letters and digits are typed into a text field, never taken from it; elsewhere they are keys."""
-        if action in ("start", "save_preset", "copy_command") and self.at != len(STEPS) - 1:
+        """The last step has its own keys; F8, pressed once too often, must not start a run."""
+        last = self.at == len(STEPS) - 1
+        if (action in ("start", "save_preset", "copy_command") and not last) or (action == "next" and last):
             return False
         return super().check_action(action, parameters)
 
@@ -365,7 +373,7 @@ class WizardScreen(TuiScreen):
 
         button = self.query_one("#next", Button)
         button.disabled = True
-        self.query_one("#nav-note", Static).update(Content.styled("starting …", "$text-muted"))
+        self.query_one("#nav-note", Static).update(Content.styled("starting …", MUTED))
         try:
             run = await asyncio.to_thread(partial(start_run, recipe, force=force))
         except TuiFtError as error:
@@ -388,7 +396,10 @@ class WizardScreen(TuiScreen):
 
     @on(Button.Pressed, "#next")
     async def _next(self) -> None:
-        await self.action_next()
+        if self.at == len(STEPS) - 1:
+            self.action_start()
+        else:
+            await self.action_next()
 
     @on(Button.Pressed, "#back")
     async def _back(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on
+from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.suggester import Suggester
 from textual.widgets import Static
 
 from tui_ft.tui.draft import REQUIRED, Draft
-from tui_ft.tui.text import content
+from tui_ft.tui.text import MUTED, content
 from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.wizard.backstage import Backstage, Finding
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 class Step(VerticalScroll, can_focus=False):
     """One step. It holds no state of its own: everything is in the draft, so that it can be left and come back to at any time."""
+
+    BINDINGS = [  # noqa: RUF012
+        Binding("down", "screen.focus_next", "Next field", show=False),
+        Binding("up", "screen.focus_previous", "Field before", show=False),
+    ]
 
     TITLE: ClassVar[str] = ""
     LEAD: ClassVar[str] = ""
@@ -100,7 +106,7 @@ class Shown(VerticalScroll, can_focus=True):
     """A box that is read, not typed into; focused, the arrow keys scroll it."""
 
     DEFAULT_CSS = """
-    Shown { height: 1fr; min-height: 5; border: round $border-blurred; padding: 0 1; scrollbar-size-vertical: 1; }
+    Shown { height: 1fr; min-height: 5; border: round $border; border-title-color: $text-muted; padding: 0 1; scrollbar-size-vertical: 1; }
     Shown:focus { border: round $primary; }
     Shown > Static { width: 1fr; }
     """
@@ -120,8 +126,8 @@ class Shown(VerticalScroll, can_focus=True):
 def waiting(found: Finding[Any], what: str) -> Content | None:
     """What to say where there is no value to show: that it is being looked up, or why it failed; None where there is one."""
     if found.error:
-        hint = content(f"\n→ {found.hint}", "$text-muted") if found.hint else Content("")
+        hint = content(f"\n→ {found.hint}", MUTED) if found.hint else Content("")
         return Content.assemble(content(f"✗ {found.error}", "$text-error"), hint)
     if found.value is None:
-        return Content.styled(f"Looking at {what} …" if found.busy else f"Not looked at yet: {what}.", "$text-muted")
+        return Content.styled(f"Looking at {what} …" if found.busy else f"Not looked at yet: {what}.", MUTED)
     return None

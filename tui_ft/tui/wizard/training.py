@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from tui_ft import units
-from tui_ft.tui.text import content, line
+from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.wizard.step import Step
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ _EMPTY = {
 
 class TrainingStep(Step):
     TITLE = "Training"
-    LEAD = "The usual values are set; a look at length, batch and learning rate is enough."
+    LEAD = "Length, batch and learning rate matter most; the rest has usual values."
     KEYS = ("train", "evaluate", "checkpoints", "hardware", "log", "output")
 
     def compose(self) -> ComposeResult:
         for title, group in GROUPS.items():
-            yield Static(title, classes="group")
+            yield Static(title, classes="group" if title != "Length" else "group -first")
             for key in group:
                 yield self.field(key, _EMPTY.get(key, ""))
             if title == "Batch":
@@ -66,9 +66,9 @@ class TrainingStep(Step):
         plan = self.backstage.plan.value
         if plan:
             shown = Content.assemble(
-                ("micro-batch ", "$text-muted"),
+                ("micro-batch ", MUTED),
                 (f"{plan.micro_batch} × {plan.accumulation}", "bold"),
-                content(f"  {plan.reasons.get('micro_batch', '')}", "$text-muted"),
+                content(f"  {plan.reasons.get('micro_batch', '')}", MUTED),
             )
             self.query_one("#training-batch", Static).update(shown)
         if self.backstage.hardware:
@@ -78,7 +78,7 @@ class TrainingStep(Step):
 def _machine(found: Hardware) -> Content:
     if not found.gpus:
         return Content.assemble(
-            ("CPU mode  ", "bold"), content(f"{found.note}\n{found.cpus} processors, {units.size(found.ram_free)} of memory free", "$text-muted")
+            ("CPU mode  ", "bold"), content(f"{found.note}\n{found.cpus} processors, {units.size(found.ram_free)} of memory free", MUTED)
         )
     return Content("\n").join([_gpu(gpu) for gpu in found.gpus])
 
@@ -93,5 +93,5 @@ def _gpu(gpu: GpuReading) -> Content:
     ]
     for process in gpu.processes:
         who = " ".join(part for part in (process.user, process.name) if part) or "another process"
-        lines.append(line(f"   {units.size(process.memory_bytes)} held by {who} ({process.pid})", style="$text-muted"))
+        lines.append(line(f"   {units.size(process.memory_bytes)} held by {who} ({process.pid})", style=MUTED))
     return Content("\n").join(lines)
