@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import resource
@@ -96,6 +97,7 @@ def losses(steps: list[float], loss: list[float], evals: list[tuple[int, float, 
     return SimpleNamespace(steps=steps, loss=loss, evals=evals or [])
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # matplotlib's font lacks a sign of the hostile title
 @pytest.mark.parametrize(
     "drawn",
     [
@@ -125,7 +127,7 @@ def test_picture_shows_both_curves_in_greyscale(tmp_path: Path) -> None:
     assert (both[plot] < 0.6).sum() > (alone[plot] < 0.6).sum() + 200, "the validation curve does not show"
 
 
-def test_picture_of_a_run_is_drawn_from_its_events_by_a_child(tmp_path: Path) -> None:
+def test_report_of_a_run_is_drawn_from_its_events_by_a_child() -> None:
     recipe = Recipe.model_validate({"model": {"name": "builtin:demo"}, "data": {"source": "builtin:demo"}})
     run = store.create(recipe, Plan(micro_batch=1, accumulation=1, effective_batch=1, precision="fp32"))
     writer = EventWriter(run, 1)
@@ -133,9 +135,10 @@ def test_picture_of_a_run_is_drawn_from_its_events_by_a_child(tmp_path: Path) ->
         writer.write("step", step=step, loss=3.0 / step)
     writer.write("eval", step=29, loss=2.0)
     writer.close()
-    done = subprocess.run([sys.executable, "-m", "tui_ft.results.loss_picture", run.path], capture_output=True, text=True, check=True)
-    assert Path(done.stdout.strip()) == run.report / "loss.png"
+    subprocess.run([sys.executable, "-m", "tui_ft.results.report", run.path], check=True)
     assert pixels(run.report / "loss.png").shape[:2] == (600, 1080)
+    summary = json.loads((run.report / "summary.json").read_text())
+    assert summary["run"] == run.id
 
 
 def test_picture_needs_no_display_and_no_torch(tmp_path: Path) -> None:

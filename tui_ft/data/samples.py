@@ -66,7 +66,7 @@ def encode(
 ) -> Iterator[Sample]:
     """Render, tokenize once as a whole, mask and cut; the first `keep_pieces` samples carry their texts.
 
-    What cannot be rendered counts as a bad row; what does not fit is cut or dropped as `prompt.overlong` says (split leaves documents whole,
+    What cannot be rendered counts as a bad row; what does not fit is cut or dropped as `prompt.overlong` says (split leaves them whole,
     for `blocks`).
     """
     ends = templates.turn_ends(tokenizer)
@@ -170,7 +170,7 @@ def _sample(
     if cut > prompt.max_length and prompt.overlong == "drop":
         ledger.drop(TOO_LONG)
         return None
-    if cut > prompt.max_length and not (prompt.overlong == "split" and conversation.is_document):
+    if cut > prompt.max_length and prompt.overlong != "split":
         counts.truncated += 1
         cut = prompt.max_length
     if not learned[1:cut].any():  # the first token is never a target

@@ -39,6 +39,12 @@ _WITH_EOS = (
     "{%- endfor -%}{%- set messages = tui_ft.messages -%}" + _LINE_BREAK
 )
 
+# A template that writes today's date would give other tokens tomorrow, and a resumed run must see the data it began with.
+_FIXED_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{- {'%d %b %Y': '26 Jul 2024', '%d %B %Y': '26 July 2024', '%B %d, %Y': 'July 26, 2024'}"
+    ".get(format, '2024-07-26') -}}{%- endmacro -%}" + _LINE_BREAK
+)
+
 RENDER_ERRORS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 """What a template raises: refusals of its own, and what Python makes of a mistake in it."""
 _PROBE = [{"role": USER, "content": "Probe question"}, {"role": ASSISTANT, "content": "Probe answer"}, {"role": USER, "content": "Probe reply"}]
@@ -139,8 +145,10 @@ def special_tokens(tokenizer: Any) -> set[str]:
 
 
 def render(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
-    """The text of a conversation; raises what Jinja raises."""
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+    """The text of a conversation, on a fixed date; raises what Jinja raises."""
+    template = tokenizer.chat_template
+    dated = _FIXED_CLOCK + template if "strftime_now" in template else None
+    return str(tokenizer.apply_chat_template(messages, chat_template=dated, tokenize=False, add_generation_prompt=add_generation_prompt))
 
 
 def turn_ends(tokenizer: Any, name: str = "the template") -> TurnEnds:

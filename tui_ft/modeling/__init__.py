@@ -1,1 +1,1 @@
-
+"""Everything that touches a torch model: loading, quantization, adapters. Only child processes import it."""

@@ -1,12 +1,8 @@
-"""The picture of a run: training and validation loss over optimizer steps, as a PNG.
-
-`python -m tui_ft.results.loss_picture RUN_FOLDER` draws `report/loss.png` of a run from its events.
-"""
+"""The picture of a run: training and validation loss over optimizer steps, as a PNG."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -105,18 +101,3 @@ def _draw_validation(axes: Axes, losses: Losses) -> None:
     axes.plot(steps, values, color="#b3541e", linestyle="--", linewidth=1.4, marker="o", markerfacecolor="white", label="validation")
     best_step, best = min(points, key=lambda point: point[1])
     axes.plot([best_step], [best], color="black", linestyle="", marker="*", markersize=13, label=f"best validation: {best:.4g} at step {best_step}")
-
-
-def main(run_folder: str) -> None:
-    from tui_ft.runs.curves import Curves
-    from tui_ft.runs.events import EventReader
-    from tui_ft.runs.store import Run
-
-    run = Run(Path(run_folder))
-    curves = Curves()
-    curves.add(EventReader(run).poll())
-    print(write(curves, run.report / "loss.png", run.id))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -147,7 +147,7 @@ def _hash(path: Path) -> str:
 
 
 def _self_hash(body: dict[str, Any]) -> str:
-    return xxhash.xxh3_128(json.dumps(body, sort_keys=True)).hexdigest()
+    return xxhash.xxh3_128(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:

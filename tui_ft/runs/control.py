@@ -13,10 +13,12 @@ from tui_ft.recipe import Plan
 from tui_ft.runs import launch
 from tui_ft.runs.commands import Command, Name, send
 from tui_ft.runs.events import EventReader
+from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import Summary, summarize
 
 ALIVE = {"starting", "running", "paused"}
+SETTLE_SECONDS = 30.0
 RESUMABLE = {"queued", "paused", "stopped", "failed", "lost"}
 
 
@@ -71,7 +73,7 @@ def resume(run: Run, from_step: int | None = None, plan: Plan | None = None) -> 
     Raises:
         RequestError: it is running or finished, or there is no such checkpoint.
     """
-    summary = summarize(run)
+    summary = _settled(run)
     owner = run.owner()
     if summary.state == "paused" and owner and owner[0].is_alive():
         return _ask(run, "resume", {}, allowed={"paused"})
@@ -84,6 +86,14 @@ def resume(run: Run, from_step: int | None = None, plan: Plan | None = None) -> 
     run.write_plan(run.attempt() + 1, next_plan)
     launch.start(run)
     return None
+
+
+def _settled(run: Run) -> Summary:
+    """The summary once a worker that has ended is on record: asked right after a pause, a resume need not be refused."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while Progress.read(run).ended and _has_worker(run) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return summarize(run)
 
 
 def _ask(run: Run, name: Name, args: dict[str, Any], allowed: set[str]) -> str:

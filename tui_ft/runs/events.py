@@ -29,7 +29,7 @@ class EventWriter:
         self._synced = time.monotonic()
         self.seq = 0
 
-    def write(self, kind: str, **fields: Any) -> Event:
+    def write(self, kind: str, /, **fields: Any) -> Event:
         """Append one event. Numbers that JSON cannot hold become null.
 
         Raises:

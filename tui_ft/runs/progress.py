@@ -12,7 +12,6 @@ from tui_ft.runs.events import Event
 from tui_ft.runs.store import Run, read_json
 
 State = Literal["queued", "starting", "running", "paused", "stopped", "finished", "failed", "lost"]
-ENDED = {"stopped", "finished", "failed"}
 LOSS_WINDOW = 5
 """`first_loss` and `last_loss` are means over so many optimizer steps."""
 SPEED_WINDOW = 20
@@ -24,6 +23,8 @@ class Progress(BaseModel):
     attempt: int = 0
     state: State = "starting"
     reason: str = ""
+    ended: bool = False
+    """The worker said its last words; the supervisor still draws the report and records the end."""
     stage: str = ""
     """What is being done before the first step: download, prepare, load."""
     stage_done: int = 0
@@ -54,7 +55,7 @@ class Progress(BaseModel):
 
     def _on_attempt_started(self, event: Event) -> None:
         self.attempt = event.get("attempt", self.attempt)
-        self.state, self.reason, self.stage = "starting", "", ""
+        self.state, self.reason, self.stage, self.ended = "starting", "", "", False
         self.step = event.get("from_step", 0)
         self.mono, self.step_seconds = None, []
 
@@ -95,6 +96,9 @@ class Progress(BaseModel):
 
     def _on_state(self, event: Event) -> None:
         self.state, self.reason, self.mono = event.get("to", self.state), event.get("reason", ""), None
+
+    def _on_attempt_ended(self, event: Event) -> None:
+        self.ended = True
 
     def first_loss(self) -> float | None:
         return _mean(self.first_losses)

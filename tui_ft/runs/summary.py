@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from tui_ft.runs import checkpoints
 from tui_ft.runs.checkpoints import CheckpointInfo
-from tui_ft.runs.progress import ENDED, Progress, State
+from tui_ft.runs.progress import Progress, State
 from tui_ft.runs.store import Run, read_json
 
 FOREIGN_SILENCE_SECONDS = 120.0
@@ -89,7 +89,9 @@ def state_of(run: Run, progress: Progress) -> tuple[State, str]:
     if supervisor.is_alive() if supervisor.is_here() else _heard_of_lately(run):
         if progress.attempt < attempt:
             return "starting", progress.reason
-        return ("running" if progress.state in ENDED else progress.state), progress.reason  # it is still writing its last files
+        if progress.ended:
+            return "running", f"writing its last files: {progress.reason}"
+        return progress.state, progress.reason
     record = run.exit_record(attempt)
     if record:
         return record.get("outcome", "failed"), record.get("reason", "")

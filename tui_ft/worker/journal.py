@@ -35,7 +35,7 @@ class Journal:
             self.progress.apply(event)
         self.tell("attempt_started", attempt=self.attempt, from_step=from_step, versions=versions)
 
-    def tell(self, kind: str, **fields: Any) -> None:
+    def tell(self, kind: str, /, **fields: Any) -> None:
         """Write one event and fold it into the status."""
         try:
             event = self._writer.write(kind, **fields)

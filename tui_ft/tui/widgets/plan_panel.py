@@ -16,7 +16,7 @@ _PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "head"
 _BAR = 12
 _YES_NO = {"True": "yes", "False": "no"}
 _TIERS = {
-    "lower-bound": "at least: activations come on top",
+    "lower-bound": "activations come on top",
     "estimate": "estimated",
     "traced": "traced on this model",
     "measured": "measured",
@@ -70,9 +70,10 @@ def plan_content(found: Finding[Plan], problems: int, facts_note: str = "") -> C
             Content.styled("Warnings", "bold $text-warning"),
             *(content(f"! {warning}", "$text-warning") for warning in plan.warnings),
         ]
-    if plan.reasons:
+    reasons = {key: reason for key, reason in plan.reasons.items() if reason != "set in the recipe"}
+    if reasons:
         parts += [Content(""), Content.styled("Why", "bold")]
-        parts += [Content.assemble((f"{key.replace('_', ' ')}: ", MUTED), content(reason)) for key, reason in plan.reasons.items()]
+        parts += [Content.assemble((f"{key.replace('_', ' ')}: ", MUTED), content(reason)) for key, reason in reasons.items()]
     return Content("\n").join(parts)
 
 

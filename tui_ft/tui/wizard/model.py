@@ -47,12 +47,13 @@ class ModelStep(Step):
 
     def _list_presets(self) -> None:
         listed = self.query_one("#presets", Options)
-        infos = sorted(presets.names(), key=lambda info: (info.name != "demo", not info.bundled))
-        for info in infos:
+        infos = presets.names()
+        self._about = {info.name: info.about for info in infos}
+        for info in sorted(infos, key=lambda info: (info.name != "demo", not info.bundled)):
             mark = "● " if info.name == self.draft.origin else "  "
             mine = "" if info.bundled else "  (yours)"
             listed.add_option(
-                Option(Content.assemble((mark, "$accent"), line(info.name, style="bold"), mine, "\n  ", content(info.about, MUTED)), info.name)
+                Option(Content.assemble((mark, "$accent"), line(info.name, style="bold"), mine, "\n  ", line(info.about, style=MUTED)), info.name)
             )
         listed.highlight(self.draft.origin or "demo")
 
@@ -69,6 +70,11 @@ class ModelStep(Step):
         if not rows:
             reason = answer.error or "None in the Hub's cache: a Hub id above is downloaded when the run starts."
             listed.add_option(Option(content(reason, MUTED), disabled=True))
+
+    @on(OptionList.OptionHighlighted, "#presets")
+    def _explain(self, event: OptionList.OptionHighlighted) -> None:
+        if event.option_list.has_focus:
+            self.wizard.explain(self._about.get(event.option_id or "", ""))
 
     @on(OptionList.OptionSelected, "#presets")
     def _preset(self, event: OptionList.OptionSelected) -> None:

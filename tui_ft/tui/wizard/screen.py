@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
 from textual.timer import Timer
-from textual.widgets import Button, Footer, Input, Static
+from textual.widgets import Button, Footer, Input, OptionList, Static
 
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.recipe import Recipe, files
@@ -110,7 +110,9 @@ class WizardScreen(TuiScreen):
     def _focus_first(self) -> None:
         """The first field that needs a person; where none does, the way on: enter, enter, enter reaches the end."""
         wrong = [field for field in self.query(Field) if field.key in self.draft.problems]
-        (wrong[0].control if wrong else self.query_one("#next", Button)).focus(scroll_visible=True)
+        (wrong[0].control if wrong else self.query_one("#next", Button)).focus()
+        if not wrong:
+            self.explain(self._hint())  # it may have had the focus before, of another step
 
     async def action_next(self) -> None:
         await self.go(self.at + 1)
@@ -268,11 +270,18 @@ class WizardScreen(TuiScreen):
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         field = self._focused_field()
-        self.query_one("#explain", Static).update(content(field.spec.help if field else self._hint()))
+        self.explain(field.spec.help if field else self._hint())
+
+    def explain(self, about: str) -> None:
+        """Two lines on what is focused."""
+        self.query_one("#explain", Static).update(content(about))
 
     def _hint(self) -> str:
         """What enter does where no field is focused."""
-        if not self.query_one("#next", Button).has_focus:
+        focused = self.focused
+        if isinstance(focused, OptionList):
+            return "Enter takes the highlighted line; space as well where lines are switched on and off."
+        if not focused or focused.id != "next":
             return ""
         if self.at == len(STEPS) - 1:
             return "Enter checks everything once more and starts the run."
