@@ -1,0 +1,277 @@
+"""Preflight, doctor and the reading of the hardware."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import LlamaConfig
+
+from tui_ft.planning import doctor, hardware, model_facts, preflight
+from tui_ft.planning.findings import Finding
+from tui_ft.planning.hardware import GpuReading, Hardware
+from tui_ft.recipe import files
+from tui_ft.recipe.schema import Model, Recipe
+
+CPU = Hardware(cpus=2, ram_total=2**35, ram_free=2**34, note="no NVIDIA GPU")
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """A folder as a saved model leaves it; weights and tokenizer are only looked at by name."""
+    folder = tmp_path / "model"
+    LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128
+    ).save_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def wanted(tmp_path: Path, model_folder: Path) -> Callable[..., Recipe]:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "hello"}\n')
+    plain = files.validate({"model": {"name": str(model_folder)}, "data": {"source": str(rows)}, "prompt": {"max_length": 64}})
+    return lambda **settings: files.with_settings(plain, [f"{key.replace('__', '.')}={value}" for key, value in settings.items()])
+
+
+def errors(recipe: Recipe, machine: Hardware = CPU) -> list[Finding]:
+    return [finding for finding in preflight.check(recipe, machine) if finding.severity == "error"]
+
+
+def test_nothing_speaks_against_a_sound_recipe(wanted: Callable[..., Recipe], tui_ft_home: Path) -> None:
+    assert preflight.check(wanted(), CPU) == []
+    assert not tui_ft_home.exists(), "a check leaves nothing behind"
+
+
+def test_every_error_comes_at_once_with_a_hint(wanted: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = wanted(
+        model__name=tmp_path / "nowhere", data__source=tmp_path / "missing.jsonl", prompt__template="chatmll", train__precision="fp16",
+        train__optimizer="lomo", log__trackers="[mlflow]", output__dir="/proc/version/out",
+    )  # fmt: skip
+    found = errors(recipe)
+    assert {finding.where for finding in found} >= {
+        "model.name",
+        "data.source",
+        "prompt.template",
+        "train.precision",
+        "train.optimizer",
+        "output.dir",
+    }
+    assert all(finding.hint for finding in found)
+    assert any("Did you mean chatml?" in finding.hint for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"), [("config.json", "no config.json"), ("model.safetensors", "no weights"), ("tokenizer.json", "no tokenizer")]
+)
+def test_an_incomplete_model_folder(wanted: Callable[..., Recipe], model_folder: Path, missing: str, expected: str) -> None:
+    (model_folder / missing).unlink()
+    assert [expected in finding.message for finding in errors(wanted())] == [True]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_broken_config(wanted: Callable[..., Recipe], model_folder: Path, content: str) -> None:
+    (model_folder / "config.json").write_text(content)
+    assert [finding.where for finding in errors(wanted())] == ["model.name"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+def test_what_may_not_be_read_or_written(wanted: Callable[..., Recipe], model_folder: Path, tmp_path: Path) -> None:
+    (model_folder / "model.safetensors").chmod(0)
+    (tmp_path / "rows.jsonl").chmod(0)
+    (tmp_path / "out").mkdir(mode=0o500)
+    assert {finding.where for finding in errors(wanted(output__dir=tmp_path / "out"))} == {"model.name", "data.source", "output.dir"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [("a.jsonl", b"", "is empty"), ("a.docx", b"x", "ending"), ("folder", None, "no data files"), ("gone.csv", None, "no file or folder")],
+)
+def test_data_that_is_none(wanted: Callable[..., Recipe], tmp_path: Path, name: str, content: bytes | None, expected: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    elif name == "folder":
+        path.mkdir()
+        (path / "readme.md").write_text("nothing")
+    assert [expected in finding.message for finding in errors(wanted(data__source=path))] == [True]
+
+
+def test_template_files(wanted: Callable[..., Recipe], tmp_path: Path) -> None:
+    (tmp_path / "mine.jinja").write_text("{{ messages }}")
+    assert errors(wanted(prompt__template=tmp_path / "mine.jinja")) == []
+    assert [finding.where for finding in errors(wanted(prompt__template=tmp_path / "none.jinja"))] == ["prompt.template"]
+
+
+def test_names_that_are_neither_paths_nor_ids(wanted: Callable[..., Recipe]) -> None:
+    found = errors(wanted(model__name="bad name!", data__source=r'"no\e[2J/good"'))
+    assert {"model.name", "data.source"} <= {finding.where for finding in found}
+    assert not any("\x1b" in finding.message + finding.hint for finding in found)
+
+
+def test_known_facts_enter_the_checks(wanted: Callable[..., Recipe], model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert errors(wanted(method__targets="[c_attn]")) == []  # without facts nobody knows
+    facts = model_facts.facts(Model(name=str(model_folder)))
+    assert facts is not None
+    assert [finding.where for finding in errors(wanted(method__targets="[c_attn]"))] == ["method.targets"]
+    assert [f.severity for f in preflight.check(wanted(prompt__max_length=512), CPU)] == ["warning"]
+    tiny = Hardware(gpus=(GpuReading(0, "", "Tiny", (8, 0), 10_000, 5_000, None, None, None),))
+    assert ["cannot fit" in finding.message for finding in errors(wanted(), tiny)] == [True]
+    need = 3 * facts.total * 12 + facts.total * 4
+    for free, severity in ((need - 1, "error"), (need, "warning"), (need * 2, None)):
+        monkeypatch.setattr(preflight, "free_disk", lambda _, free=free: free)
+        assert [f.severity for f in preflight.check(wanted(method__kind="full"), CPU)] == ([severity] if severity else [])
+
+
+def test_a_push_needs_a_token(wanted: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert [f.where for f in preflight.check(wanted(output__push_to_hub="me/model"), CPU)] == ["output.push_to_hub"]
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
+    assert preflight.check(wanted(output__push_to_hub="me/model"), CPU) == []
+
+
+def test_doctor_never_shows_the_token_and_finds_the_home(monkeypatch: pytest.MonkeyPatch, tui_ft_home: Path) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
+    found = doctor.examine()
+    text = "\n".join(f"{f.severity} {f.where} {f.message} {f.hint}" for f in found)
+    assert "a token is there" in text and "secretsecret" not in text
+    assert f"{tui_ft_home} can be written" in text and list(tui_ft_home.iterdir()) == []
+    assert {"python", "package", "gpu", "memory", "home", "disk", "terminal", "hub"} <= {f.where for f in found}
+
+
+def test_doctor_names_a_home_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUI_FT_HOME", "/proc/version/home")
+    assert [f.where for f in doctor.examine() if f.severity == "error"] == ["home"]
+
+
+def test_free_disk_is_told_for_what_does_not_exist_yet(tmp_path: Path) -> None:
+    free = hardware.free_disk(tmp_path / "a" / "b" / "c")
+    assert free is not None and free > 0
+    assert hardware.free_disk(tmp_path / "file" / "x") is not None
+
+
+class NvmlError(Exception):
+    """What NVML raises for everything; `value` is its code."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__(f"code {value}")
+        self.value = value
+
+
+NOT_SUPPORTED, LIBRARY_NOT_FOUND = 3, 12
+
+
+class Nvml(ModuleType):
+    """A driver that answers what `answers` holds, and that it does not support anything else."""
+
+    NVMLError = NvmlError
+    NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_NO_PERMISSION = LIBRARY_NOT_FOUND, 9, 4
+    NVML_ERROR_LIB_RM_VERSION_MISMATCH, NVML_DEVICE_MIG_ENABLE, NVML_TEMPERATURE_GPU = 18, 1, 0
+
+    def __init__(self, answers: dict[str, Callable[..., Any]]) -> None:
+        super().__init__("pynvml")
+        self.answers = answers
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def unsupported(*_: Any) -> Any:
+            raise NvmlError(NOT_SUPPORTED)
+
+        return self.answers.get(name, unsupported)
+
+
+def driver(monkeypatch: pytest.MonkeyPatch, **answers: Callable[..., Any]) -> None:
+    basics: dict[str, Callable[..., Any]] = {
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": lambda index: f"GPU-{index}abc",
+        "nvmlDeviceGetUUID": lambda handle: handle,
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=100, free=40),
+    }
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(basics | answers))
+
+
+@pytest.fixture(autouse=True)
+def all_cards_visible(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    yield
+
+
+def test_this_machine_can_be_read() -> None:
+    read = hardware.read()
+    assert read.cpus >= 1 and 0 < read.ram_free <= read.ram_total
+    assert bool(read.gpus) != bool(read.note)
+
+
+def test_no_driver_is_normal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise NvmlError(LIBRARY_NOT_FOUND)
+
+    driver(monkeypatch, nvmlInit=fails)
+    read = hardware.read()
+    assert read.gpus == () and "no driver is installed" in read.note and "CPU" in read.note
+
+
+def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "nvidia-ml-py is missing" in hardware.read().note
+
+
+def test_what_a_card_does_not_tell_is_none_and_the_rest_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(monkeypatch, nvmlDeviceGetName=lambda handle: b"Card", nvmlDeviceGetPowerUsage=lambda handle: 61_500)
+    first, second = hardware.read().gpus
+    assert (first.index, first.uuid, first.name, first.total_bytes, first.free_bytes) == (0, "GPU-0abc", "Card", 100, 40)
+    assert (first.capability, first.utilisation, first.temperature, first.power_watts, first.processes) == (None, None, None, 61.5, ())
+    assert second.index == 1
+
+
+def test_processes_are_named_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    holders = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=30), SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None)]
+    driver(monkeypatch, nvmlDeviceGetComputeRunningProcesses=lambda handle: holders)
+    ours, foreign = hardware.read().gpus[0].processes
+    assert ours.pid == os.getpid() and ours.name and ours.memory_bytes == 30
+    assert (foreign.user, foreign.name, foreign.memory_bytes) == ("", "", None)
+
+
+def test_a_card_that_cannot_be_read_does_not_hide_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handle(index: int) -> str:
+        if index == 0:
+            raise NvmlError(15)  # fallen off the bus
+        return "GPU-1abc"
+
+    driver(monkeypatch, nvmlDeviceGetHandleByIndex=handle)
+    assert [gpu.uuid for gpu in hardware.read().gpus] == ["GPU-1abc"]
+
+
+def test_mig_slices_stand_for_their_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    def part(card: str, slot: int) -> str:
+        if slot > 1:
+            raise NvmlError(6)  # an empty slot
+        return f"MIG-{slot}"
+
+    driver(
+        monkeypatch,
+        nvmlDeviceGetMigMode=lambda handle: [1 if handle == "GPU-0abc" else 0, 0],
+        nvmlDeviceGetMaxMigDeviceCount=lambda handle: 7,
+        nvmlDeviceGetMigDeviceHandleByIndex=part,
+    )
+    assert [(gpu.index, gpu.uuid) for gpu in hardware.read().gpus] == [(0, "MIG-0"), (1, "MIG-1"), (2, "GPU-1abc")]
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("1", ["GPU-1abc"]), ("1,0", ["GPU-1abc", "GPU-0abc"]), ("GPU-1", ["GPU-1abc"]), ("0,9,1", ["GPU-0abc"]), ("", []), ("-1", [])],
+)
+def test_only_visible_cards_count(monkeypatch: pytest.MonkeyPatch, setting: str, expected: list[str]) -> None:
+    driver(monkeypatch)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    read = hardware.read()
+    assert [gpu.uuid for gpu in read.gpus] == expected and [gpu.index for gpu in read.gpus] == list(range(len(expected)))
+    assert bool(expected) or "CUDA_VISIBLE_DEVICES" in read.note
