@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import textual
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.theme import Theme
+from textual.worker import Worker, WorkerState
 
 from tui_ft import text
 from tui_ft.errors import ConfigError, TuiFtError
@@ -113,6 +115,22 @@ class TuiFtApp(App[int]):
         lines = error.lines()
         title = "Not possible as asked" if isinstance(error, ConfigError) or error.exit_code == 2 else "That failed"
         self.notify("\n".join(lines), title=title, severity="error", timeout=12)
+
+    def worker_failed(self, event: Worker.StateChanged) -> None:
+        """A fault in work behind the screen is said, and does not end the program."""
+        if event.state is WorkerState.ERROR:
+            error = event.worker.error
+            self.notify(f"{type(error).__name__}: {text.one_line(error, 300)}", title="A fault behind the screen", severity="error", timeout=12)
+
+    def _fatal_error(self) -> None:
+        """As Textual's own, without the values of local variables: they may hold a token or a row of a private dataset."""
+        from rich.segment import Segments  # these load a syntax highlighter, of no use to a program that goes well
+        from rich.traceback import Traceback
+
+        self.bell()
+        traceback = Traceback(show_locals=False, width=None, suppress=[textual])
+        self._exit_renderables.append(Segments(self.console.render(traceback, self.console.options)))
+        self._close_messages_no_wait()
 
     def action_help(self) -> None:
         from tui_ft.tui.help import HelpScreen

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from rich.table import Table
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
-from textual.content import Content
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
@@ -36,13 +37,17 @@ class HelpScreen(ModalScreen[None]):
                 if group in keys.TABLE:
                     yield Static(self._table(group), classes="help-keys")
 
-    def _table(self, group: str) -> Content:
-        lines = []
+    def _table(self, group: str) -> Table:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column()
         for key in keys.TABLE[group]:
-            reason = self.explained.unavailable(key.action) if isinstance(self.explained, TuiScreen) else ""
-            not_now = f"  (not now: {reason})" if reason else ""
-            lines.append(Content.assemble((f"{key.shown:>10}  ", "$accent"), (f"{key.label:<12}", "bold"), key.tooltip, (not_now, "dim")))
-        return Content("\n").join(lines)
+            if key.listed:
+                reason = self.explained.unavailable(key.action) if isinstance(self.explained, TuiScreen) else ""
+                about = Text.assemble(key.tooltip, (f" Not now: {reason}." if reason else "", "dim"))
+                table.add_row(Text(key.shown, style="bold"), Text(key.label), about)
+        return table
 
     async def action_dismiss(self, result: None = None) -> None:
         self.dismiss(result)

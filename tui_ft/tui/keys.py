@@ -29,6 +29,8 @@ class Key:
     """How footer and help write the key, where Textual's own way is unclear."""
     priority: bool = False
     """Taken before the focused widget: only for keys that text entry has no use for."""
+    listed: bool = True
+    """Whether help names it; the palette always does."""
     call: str = ""
     """The action with its arguments, where it is not simply named as the id."""
 
@@ -98,7 +100,7 @@ TABLE: dict[str, tuple[Key, ...]] = {
         Key("wizard.plan", "f6", "Plan", "Show or hide the plan in full.", shown_as="F6", priority=True),
         Key("wizard.start-over", "f9", "Start over", "Forget this draft and begin with an empty recipe.", shown_as="F9", show=False),
         *(
-            Key(f"wizard.step-{number}", str(number), f"Step {number}", f"Go to step {number}, {name}.", show=False, call=f"go({number})")
+            Key(f"wizard.step-{number}", str(number), f"Step {number}", f"Go to {name}.", show=False, listed=False, call=f"go({number})")
             for number, name in enumerate(("model", "dataset", "language", "prompt", "method", "training", "review"), 1)
         ),
         Key("wizard.start", "s", "Start", "Check everything once more, create the run and train."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.screen import Screen
+from textual.worker import Worker
 
 if TYPE_CHECKING:
     from tui_ft.tui.app import TuiFtApp
@@ -29,6 +30,9 @@ class TuiScreen(Screen[None]):
     def help_text(self) -> str:
         """More for the help screen: what the focused widget means."""
         return ""
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        self.tui.worker_failed(event)
 
     @property
     def tui(self) -> TuiFtApp:

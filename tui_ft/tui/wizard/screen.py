@@ -47,7 +47,7 @@ class WizardScreen(TuiScreen):
     GROUP = "wizard"
     BINDINGS = keys.bindings("wizard")  # type: ignore[assignment]
     ABOUT: ClassVar[str] = (
-        "Seven steps to a run, in any order. What you choose is kept while you go back and forth, and for next time when you leave. "
+        "Seven steps to a run, in any order; the digits 1 to 7 go to one where no text is typed. What you choose is kept while you go back and forth, and for next time when you leave. "
         "The plan follows every change: what it takes in memory, how it is batched, and why."
     )
 

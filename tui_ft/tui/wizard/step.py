@@ -10,6 +10,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.suggester import Suggester
 from textual.widgets import Static
+from textual.worker import Worker
 
 from tui_ft.tui.draft import REQUIRED, Draft
 from tui_ft.tui.text import MUTED, content
@@ -42,6 +43,9 @@ class Step(VerticalScroll, can_focus=False):
     @property
     def wizard(self) -> WizardScreen:
         return cast("WizardScreen", self.screen)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        self.wizard.tui.worker_failed(event)
 
     @classmethod
     def problems(cls, draft: Draft) -> dict[str, str]:
