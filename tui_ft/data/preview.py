@@ -64,8 +64,8 @@ def preview(recipe: Recipe, n: int = 3, exact: bool = False) -> Preview:
         RequestError: the source, its format, the tokenizer or the template cannot be used at all. What only a start would refuse
             (too many bad rows, nothing left to learn) is told in `refusals` instead.
     """
-    loaded = tokenizer.load(recipe.model, recipe.prompt)
     whole = exact or reading.rows_up_to(recipe.data, WHOLE_ROWS + 1) <= WHOLE_ROWS
+    loaded = tokenizer.load(recipe.model, recipe.prompt)
     blocks = recipe.prompt.overlong == "split"
     texts = n * recipe.prompt.max_length if blocks else n  # a document has at least one token, so that so many fill n blocks
     side = prepare.load_side(recipe, loaded, limit=None if whole else SAMPLE_ROWS, keep_pieces=max(texts, 0))

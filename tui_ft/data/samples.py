@@ -157,7 +157,7 @@ def _sample(
     ids = np.asarray(encoding.ids, dtype=np.int32)
     learned = np.zeros(len(ids), dtype=bool)
     for span in spans:
-        first, last = _token_range(encoding, span)
+        first, last = _token_range(encoding, text, span)
         learned[first:last] = True
     bos = tokenizer.bos_token_id
     if len(ids) and ids[0] == bos:
@@ -183,9 +183,12 @@ def _sample(
     return Sample(ids[:cut], learned[:cut], group, pieces)
 
 
-def _token_range(encoding: Any, span: Span) -> tuple[int, int]:
-    """The tokens that hold a character of the span, end excluded. A token that joins the answer's first letters to what
-    stands before them is the answer's: left out, the model would never learn how an answer begins."""
+def _token_range(encoding: Any, text: str, span: Span) -> tuple[int, int]:
+    """The tokens that hold a character of the span, end excluded.
+
+    A token that joins the answer's first letters to the character before them is the answer's: left out, the model would never learn how
+    an answer begins. One that joins only white space to the header is the header's.
+    """
     start, stop = span
     first = last = None
     for char in range(start, stop):
@@ -198,6 +201,9 @@ def _token_range(encoding: Any, span: Span) -> tuple[int, int]:
             break
     if first is None or last is None:
         return 0, 0
+    begin, end = encoding.token_to_chars(first)
+    if begin < start and first < last and text[start:end].isspace():
+        first += 1
     while last + 1 < len(encoding) and (chars := encoding.token_to_chars(last + 1)) and chars[0] < stop and chars[1] > start:
         last += 1  # a character of several tokens (bytes of an emoji): char_to_token names the first
     return first, last + 1

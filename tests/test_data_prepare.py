@@ -1,0 +1,204 @@
+"""Preparation: cutting, splitting, counting, refusing, and the same result every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_material import byte_tokenizer, chats, recipe, write_rows
+
+from tui_ft.data import prepare, tokenizer
+from tui_ft.data.prepare import Prepared
+from tui_ft.errors import RequestError
+from tui_ft.recipe.schema import Recipe
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return byte_tokenizer(tmp_path_factory.mktemp("model"), unk="<unk>")
+
+
+def run(wanted: Recipe, progress: list[tuple[str, int, int | None]] | None = None) -> Prepared:
+    loaded = tokenizer.load(wanted.model, wanted.prompt)
+    return prepare.prepare(wanted, loaded, None if progress is None else lambda *call: progress.append(call))
+
+
+def decoded(wanted: Recipe, dataset: Any, learned: bool = False) -> list[str]:
+    loaded = tokenizer.load(wanted.model, wanted.prompt)
+    return [loaded.decode([i for i, label in zip(row["input_ids"], row["labels"], strict=True) if not learned or label != -100]) for row in dataset]
+
+
+def test_labels_are_the_learned_tokens(tmp_path: Path, model: Path) -> None:
+    wanted = recipe(model, write_rows(tmp_path / "a.jsonl", chats(3)))
+    prepared = run(wanted)
+    assert decoded(wanted, prepared.train, learned=True) == [f"Answer {n}</s>" for n in range(3)]
+    for row in prepared.train:
+        assert all(label in (-100, number) for number, label in zip(row["input_ids"], row["labels"], strict=True))
+    report = prepared.report
+    assert (report.rows, report.kept, report.train_samples, report.validation_samples, prepared.validation) == (3, 3, 3, 0, None)
+    assert report.tokens == sum(len(row["input_ids"]) for row in prepared.train) == round(prepared.mean_tokens * 3)
+    assert report.learned_tokens == 3 * (len("Answer 0") + 1)
+    assert prepared.stop_token_ids == [tokenizer.load(wanted.model, wanted.prompt).eos_token_id]
+
+
+def test_the_same_recipe_gives_the_same_samples(tmp_path: Path, model: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", chats(50))
+    first, again = (run(recipe(model, path, data={"validation": 0.2})) for _ in range(2))
+    assert first.fingerprint == again.fingerprint and list(first.train) == list(again.train) and list(first.validation) == list(again.validation)
+    others = [
+        run(recipe(model, path, data={"validation": 0.2}, train={"seed": 8})),
+        run(recipe(model, path, data={"validation": 0.1})),
+        run(recipe(model, path, data={"validation": 0.2}, prompt={"learn": "all"})),
+        run(recipe(model, path, data={"validation": 0.2}, prompt={"template": "human-assistant"})),
+        run(recipe(model, path, data={"validation": 0.2, "max_rows": 49})),
+        run(recipe(model, write_rows(tmp_path / "b.jsonl", chats(50)[::-1]), data={"validation": 0.2})),
+    ]
+    assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 7
+
+
+def test_truncated_samples_and_lost_answers_are_counted(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": "p" * size, "completion": "c" * 50} for size in (10, 60, 150)]
+    wanted = recipe(model, write_rows(tmp_path / "a.jsonl", rows), prompt={"max_length": 120})
+    prepared = run(wanted)
+    lengths = prepared.report.lengths
+    assert (prepared.report.kept, lengths.truncated, lengths.answer_lost) == (2, 2, 1)
+    assert prepared.report.dropped == {"the whole answer is beyond max_length": 1}
+    assert [len(row["input_ids"]) for row in prepared.train] == [112, 120] and lengths.max == 252
+    assert decoded(wanted, prepared.train, learned=True)[1] == "c" * (120 - 60 - 50)  # cut: no end of turn is invented
+    assert "2 of 3 samples are cut to 120 tokens, 1 of them lost" in prepared.report.warnings[0]
+
+
+def test_longer_samples_are_dropped_on_request(tmp_path: Path, model: Path) -> None:
+    rows = [{"prompt": "p" * size, "completion": "c" * 50} for size in (10, 60, 150)]
+    prepared = run(recipe(model, write_rows(tmp_path / "a.jsonl", rows), prompt={"max_length": 120, "overlong": "drop"}))
+    assert prepared.report.kept == 1 and prepared.report.dropped == {"longer than max_length": 2} and prepared.report.lengths.truncated == 0
+
+
+def test_text_is_cut_into_blocks_that_all_train(tmp_path: Path, model: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"text": f"{n:02d}" * 8} for n in range(40)])
+    wanted = recipe(model, path, prompt={"template": "text", "overlong": "split", "max_length": 100})
+    prepared = run(wanted)
+    lengths = [len(row["input_ids"]) for row in prepared.train]
+    assert lengths == [100] * 6 + [80]
+    assert all(row["input_ids"] == row["labels"] for row in prepared.train)
+    assert "".join(decoded(wanted, prepared.train)) == "".join(f"{n:02d}" * 8 + "</s>" for n in range(40))
+
+
+def test_blocks_of_validation_hold_other_documents(tmp_path: Path, model: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"text": f"<{n:02d}>" * 8} for n in range(40)])
+    wanted = recipe(model, path, data={"validation": 0.25}, prompt={"template": "text", "overlong": "split", "max_length": 64})
+    prepared = run(wanted)
+    held, trained = ("".join(decoded(wanted, side)).split("</s>")[:-1] for side in (prepared.validation, prepared.train))
+    assert len(held) == 10 and len(trained) == 30 and not set(held) & set(trained)
+
+
+def test_plain_text_learns_all_with_its_end_whatever_the_template(tmp_path: Path, model: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"text": "Once upon"}])
+    for template in ("text", "chatml"):
+        wanted = recipe(model, path, prompt={"template": template})
+        prepared = run(wanted)
+        assert decoded(wanted, prepared.train, learned=True) == ["Once upon</s>"]
+        assert bool(prepared.report.warnings) == (template == "chatml")
+
+
+def test_validation_never_shares_a_tree_or_a_duplicate(tmp_path: Path, model: Path) -> None:
+    rows = []
+    for tree in range(20):
+        rows.append({"message_id": f"{tree}", "parent_id": None, "message_tree_id": f"{tree}", "text": f"Q{tree}.", "role": "prompter"})
+        rows += [
+            {"message_id": f"{tree}.{n}", "parent_id": f"{tree}", "message_tree_id": f"{tree}", "text": f"A{n}", "role": "assistant"}
+            for n in range(4)
+        ]
+    wanted = recipe(model, write_rows(tmp_path / "trees.jsonl", rows), data={"validation": 0.2, "oasst": "all"})
+    prepared = run(wanted)
+    trained, held = ({text.split("\n")[1] for text in decoded(wanted, side)} for side in (prepared.train, prepared.validation))
+    assert len(held) == 4 and len(trained) == 16 and not trained & held and len(prepared.validation) == 16
+
+    copies = recipe(model, write_rows(tmp_path / "copies.jsonl", chats(10) * 3), data={"validation": 0.3})
+    prepared = run(copies)
+    assert len(prepared.validation) == 9 and not set(decoded(copies, prepared.train)) & set(decoded(copies, prepared.validation))
+
+
+@pytest.mark.parametrize(("count", "fraction", "expected"), [(2, 0.01, 1), (2, 0.99, 1), (10, 0.3, 3), (1, 0.5, 0), (10, 0, 0)])
+def test_both_sides_have_something_where_that_is_possible(tmp_path: Path, model: Path, count: int, fraction: float, expected: int) -> None:
+    prepared = run(recipe(model, write_rows(tmp_path / "a.jsonl", chats(count)), data={"validation": fraction}))
+    assert prepared.report.validation_samples == expected and prepared.report.train_samples == count - expected
+    assert any("no validation" in warning for warning in prepared.report.warnings) == (count == 1)
+
+
+def test_validation_by_the_name_of_a_split(tmp_path: Path, model: Path) -> None:
+    write_rows(tmp_path / "data" / "train.jsonl", chats(5))
+    write_rows(tmp_path / "data" / "test.jsonl", chats(3, answer="Held"))
+    wanted = recipe(model, tmp_path / "data", data={"validation": "test"})
+    prepared = run(wanted)
+    assert len(prepared.train) == 5 and decoded(wanted, prepared.validation, learned=True) == [f"Held {n}</s>" for n in range(3)]
+    part = run(recipe(model, tmp_path / "data", data={"split": "train[:80%]", "validation": "train[80%:]"}))
+    assert (len(part.train), len(part.validation)) == (4, 1)
+    with pytest.raises(RequestError, match="has no split dev"):
+        run(recipe(model, tmp_path / "data", data={"validation": "dev"}))
+
+
+def test_what_cannot_be_learned_from_is_refused(tmp_path: Path, model: Path) -> None:
+    rows = write_rows(tmp_path / "a.jsonl", [{**row, "lang": "en"} for row in chats(10)])
+    for sections, words in [
+        ({"data": {"languages": ["fi"]}}, "another language: 10"),
+        ({"prompt": {"max_length": 20}}, "the whole answer is beyond max_length: 10"),
+        ({"prompt": {"max_length": 20, "overlong": "drop"}}, "longer than max_length: 10"),
+        ({"data": {"split": "train[:0%]"}}, "is empty"),
+    ]:
+        with pytest.raises(RequestError) as error:
+            run(recipe(model, rows, **sections))
+        assert words in error.value.message
+    with pytest.raises(RequestError) as error:
+        run(recipe(model, write_rows(tmp_path / "b.jsonl", [*chats(30), {"messages": []}])))
+    assert "1 of 31 rows are unusable" in error.value.message and "b.jsonl:31" in error.value.message
+    assert run(recipe(model, tmp_path / "b.jsonl", data={"max_bad_rows": 0.05})).report.bad_rows == 1
+
+
+def test_progress_counts_rows_and_conversations(tmp_path: Path, model: Path) -> None:
+    calls: list[tuple[str, int, int | None]] = []
+    run(recipe(model, write_rows(tmp_path / "a.jsonl", chats(2500))), calls)
+    assert [call for call in calls if call[0] == "read"] == [("read", 1000, None), ("read", 2000, None), ("read", 2500, 2500)]
+    assert [done for stage, done, total in calls if stage == "tokenize" and total == 2500] == [512, 1024, 1536, 2048, 2500]
+
+
+def test_local_files_leave_no_cache_behind(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "person"))
+    prepared = run(recipe(model, write_rows(tmp_path / "a.jsonl", chats(20)), data={"validation": 0.2}))
+    assert not (tmp_path / "person").exists() and not prepared.train.cache_files
+
+
+REAL = {
+    # file: format, rows, conversations kept, template
+    "oasst/oasst1_en_validation_rows.jsonl": ("oasst", 2022, 188, "chatml"),
+    "oasst/oasst2_multilingual_rows.jsonl": ("oasst", 1552, 115, "chatml"),
+    "oasst/oasst2_multilingual_trees.jsonl": ("oasst", 1552, 115, "chatml"),
+    "oasst/oasst_fr_top1_chat.jsonl": ("messages", 256, 256, "human-assistant"),
+    "alpaca/rasbt_instruction_data_1100.json": ("alpaca", 1100, 1100, "alpaca"),
+    "chat/fastchat_dummy_conversation.json": ("sharegpt", 500, 500, "human-assistant"),
+    "preference/rasbt_instruction_preference_1100.json": ("alpaca", 1100, 1100, "alpaca"),
+    "text/wikitext2_valid.txt": ("text", 1160, 1160, "text"),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_every_real_dataset_is_understood_without_help(shared_data: Path, name: str) -> None:
+    form, rows, kept, template = REAL[name]
+    wanted = recipe(shared_data / "models" / "stories260K-hf", shared_data / "datasets" / name, prompt={"template": template, "max_length": 100_000})
+    prepared = run(wanted)
+    report = prepared.report
+    assert (report.format, report.rows, report.kept, report.bad_rows, report.lengths.truncated) == (form, rows, kept, 0, 0)
+    eos = prepared.stop_token_ids[-1]
+    for row in prepared.train.select(range(20)):
+        learned = [label for label in row["labels"] if label != -100]
+        assert learned[-1] == eos and row["input_ids"][0] == 1 != row["input_ids"][1] and row["labels"][0] == -100
+
+
+def test_real_trees_give_the_same_from_rows_and_from_trees(shared_data: Path) -> None:
+    model = shared_data / "models" / "stories260K-hf"
+    rows, trees = (
+        run(recipe(model, shared_data / "datasets" / "oasst" / f"oasst2_multilingual_{kind}.jsonl", data={"languages": ["es", "pt"]}))
+        for kind in ("rows", "trees")
+    )
+    assert rows.fingerprint == trees.fingerprint and rows.report.languages["es"] == 31
