@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
+from tui_ft.errors import ConfigError
 from tui_ft.planning import doctor, hardware, model_facts, preflight
 from tui_ft.planning.findings import Finding
 from tui_ft.planning.hardware import GpuReading, Hardware
@@ -123,7 +124,7 @@ def test_known_facts_enter_the_checks(wanted: Callable[..., Recipe], model_folde
     assert [finding.where for finding in errors(wanted(method__targets="[c_attn]"))] == ["method.targets"]
     assert [f.severity for f in preflight.check(wanted(prompt__max_length=512), CPU)] == ["warning"]
     tiny = Hardware(gpus=(GpuReading(0, "", "Tiny", (8, 0), 10_000, 5_000, None, None, None),))
-    assert ["cannot fit" in finding.message for finding in errors(wanted(), tiny)] == [True]
+    assert [(f.severity, "cannot fit" in f.message) for f in preflight.check(wanted(), tiny)] == [("warning", True)]
     need = 3 * facts.total * 12 + facts.total * 4
     for free, severity in ((need - 1, "error"), (need, "warning"), (need * 2, None)):
         monkeypatch.setattr(preflight, "free_disk", lambda _, free=free: free)
@@ -275,3 +276,21 @@ def test_only_visible_cards_count(monkeypatch: pytest.MonkeyPatch, setting: str,
     read = hardware.read()
     assert [gpu.uuid for gpu in read.gpus] == expected and [gpu.index for gpu in read.gpus] == list(range(len(expected)))
     assert bool(expected) or "CUDA_VISIBLE_DEVICES" in read.note
+
+
+def test_a_start_is_refused_for_memory_unless_forced_and_for_disk_always(
+    wanted: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, tui_ft_home: Path
+) -> None:
+    from tui_ft import start
+
+    tiny = Hardware(gpus=(GpuReading(0, "", "Tiny", (8, 0), 10_000, 5_000, None, None, None),))
+    with pytest.raises(ConfigError, match=r"cannot fit(.|\n)*--force"):
+        start.get_ready(wanted(), hardware=tiny)  # looks at the model by itself
+    forced = start.get_ready(wanted(), hardware=tiny, force=True)
+    assert forced.plan.fits is False and any("cannot fit" in warning.message for warning in forced.warnings)
+    trusted = start.get_ready(wanted(), hardware=tiny, trust={wanted().model.name: "0" * 40})
+    assert trusted.plan.parameters is None
+    monkeypatch.setattr(preflight, "free_disk", lambda _: 1000)
+    with pytest.raises(ConfigError, match="the run writes up to"):
+        start.get_ready(wanted(), hardware=CPU, force=True)
+    assert [item.name for item in tui_ft_home.iterdir()] == ["cache"]

@@ -180,8 +180,20 @@ def test_what_the_hardware_cannot_do_is_refused_with_what_it_can() -> None:
 def test_every_auto_has_its_reason() -> None:
     for hardware in (CPU, AMPERE, TURING):
         made = plan(hardware)
-        keys = {"precision", "optimizer", "attention", "packing", "activation_checkpointing", "micro_batch", "gpu", "memory", "steps"}
-        assert keys <= set(made.reasons) and all(made.reasons.values())
+        keys = {
+            "precision",
+            "optimizer",
+            "attention",
+            "packing",
+            "activation_checkpointing",
+            "micro_batch",
+            "gpu",
+            "memory",
+            "steps",
+            "accumulation",
+            "fits",
+        }
+        assert set(keys.split()) <= set(made.reasons) and all(made.reasons.values())
     assert plan(CPU).optimizer == "adamw_torch" and plan(AMPERE).optimizer == "adamw_torch_fused"
     assert plan(CPU).activation_checkpointing is False and plan(AMPERE).activation_checkpointing is True
     assert plan(CPU).packing is False and plan(CPU).attention == "sdpa" and plan(CPU).gpu is None

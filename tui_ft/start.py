@@ -24,27 +24,34 @@ class Ready:
     warnings: list[Finding]
 
 
-def get_ready(recipe: Recipe, *, hardware: Hardware | None = None, force: bool = False) -> Ready:
+def get_ready(recipe: Recipe, *, hardware: Hardware | None = None, force: bool = False, trust: dict[str, str] | None = None) -> Ready:
     """Check a recipe with absolute paths and plan it. Writes nothing.
 
     Args:
         force: start although the plan says that it does not fit.
+        trust: as in `start_run`. A model that needs its own code is not looked into before it runs, so nothing is said of its memory.
 
     Raises:
+        RequestError: the model is unknown or cannot be trained.
         ConfigError: all that is wrong, at once.
     """
     hardware = hardware or read()
     findings = preflight.check(recipe, hardware)
+    _refuse(findings)
+    facts = None if recipe.model.name in (trust or {}) else model_facts.facts(recipe.model)
+    plan = make_plan(recipe, facts=facts, hardware=hardware)
+    room = list(preflight.disk_space(plan))  # once more: the model's size may be known only now
+    _refuse(room)
+    if plan.fits is False and not force:
+        raise ConfigError([Problem("hardware", plan.reasons["fits"], "--force tries all the same.")])
+    warnings = [finding for finding in [*findings, *room] if finding.severity == "warning"]
+    return Ready(recipe, plan, list(dict.fromkeys(warnings)))
+
+
+def _refuse(findings: list[Finding]) -> None:
     errors = [Problem(finding.where, finding.message, finding.hint) for finding in findings if finding.severity == "error"]
     if errors:
         raise ConfigError(errors)
-    plan = make_plan(recipe, facts=model_facts.facts(recipe.model), hardware=hardware)
-    if plan.fits is False and not force:
-        why = next(iter(plan.warnings), "it needs more memory than is free")
-        raise ConfigError(
-            [Problem("hardware", f"this does not fit: {why}", "Choose a smaller batch, 4-bit weights or LoRA; --force tries all the same.")]
-        )
-    return Ready(recipe, plan, [finding for finding in findings if finding.severity == "warning"])
 
 
 def start_run(recipe: Recipe, *, force: bool = False, trust: dict[str, str] | None = None) -> Run:
@@ -57,7 +64,7 @@ def start_run(recipe: Recipe, *, force: bool = False, trust: dict[str, str] | No
         ConfigError: the recipe cannot work; nothing was written.
         TuiFtError: the directory or the process could not be made.
     """
-    ready = get_ready(recipe, force=force)
+    ready = get_ready(recipe, force=force, trust=trust)
     run = store.create(ready.recipe, ready.plan, trust)
     launch.start(run)
     return run

@@ -66,6 +66,7 @@ class _Planner:
         optimizer = self._optimizer()
         need = self._memory(precision, optimizer)
         micro = self._micro_batch(need)
+        self.reasons["accumulation"] = f"{micro} at a time until the effective batch of {self.recipe.train.effective_batch} is whole"
         plan = Plan(
             memory=need,
             gpu=Gpu(name=one_line(self.gpu.name), total_bytes=self.gpu.total_bytes, free_bytes=self.gpu.free_bytes, index=self.gpu.index)
@@ -179,8 +180,10 @@ class _Planner:
 
     def _fits(self, need: Memory) -> bool | None:
         if self.facts is None:
+            self.reasons["fits"] = "not known: the model's structure is not known yet"
             return None
         if self.gpu is None:
+            self.reasons["fits"] = "not judged without a GPU: main memory can be swapped"
             if self.machine.ram_free and need.total_bytes > self.machine.ram_free:
                 self.warnings.append(f"At least {_size(need.total_bytes)} of main memory is needed, and {_size(self.machine.ram_free)} is free.")
             return None

@@ -40,6 +40,7 @@ _NEEDS = {  # optimizers and trackers that come with packages of their own: name
 def check(recipe: Recipe, hardware: Hardware | None = None) -> list[Finding]:
     """Everything that speaks against starting `recipe` here, errors first; empty when nothing does.
 
+    That the memory cannot suffice is a warning: a person may insist, and `Plan.fits` tells it to whoever starts the run.
     Relative paths count from the current folder. The model's size enters only if its facts are cached
     (`model_facts.facts`): this function starts no child and asks no network.
     """
@@ -49,15 +50,15 @@ def check(recipe: Recipe, hardware: Hardware | None = None) -> list[Finding]:
     if not any(finding.where == "model.name" and finding.severity == "error" for finding in found):
         known = model_facts.facts(recipe.model, compute=False)
     try:
-        found += _planned(make_plan(recipe, facts=known, hardware=hardware if hardware is not None else read()))
+        plan = make_plan(recipe, facts=known, hardware=hardware if hardware is not None else read())
+        found += [*(Finding("warning", "plan", warning) for warning in plan.warnings), *disk_space(plan)]
     except ConfigError as error:
         found += [Finding("error", problem.where, problem.message, problem.hint) for problem in error.problems]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
-def _planned(plan: Plan) -> Iterator[Finding]:
-    for warning in plan.warnings:
-        yield Finding("error" if warning == plan.reasons.get("fits") else "warning", "plan", warning)
+def disk_space(plan: Plan) -> Iterator[Finding]:
+    """Whether the disk has room for what the run will write; silent where the plan does not know how much that is."""
     free = free_disk(home.runs_folder())
     if plan.disk_bytes is None or free is None:
         return
