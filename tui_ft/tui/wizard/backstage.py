@@ -55,14 +55,17 @@ class Backstage:
     def facts_key(self, recipe: Recipe) -> str:
         return recipe.model.model_dump_json()
 
-    async def load_preview(self, recipe: Recipe, seconds: float = 300.0) -> None:
-        """Ask the data child; the old value stays in sight meanwhile."""
+    def expect_preview(self, recipe: Recipe) -> None:
+        """From now on it is on its way, for all who look."""
         self.preview.busy, self.preview.key = True, self.preview_key(recipe)
+
+    def expect_facts(self, recipe: Recipe) -> None:
+        self.facts.busy, self.facts.key = True, self.facts_key(recipe)
+
+    async def load_preview(self, recipe: Recipe, seconds: float = 300.0) -> None:
+        """Ask the data child; the old value stays in sight meanwhile. `expect_preview` comes first."""
         try:
             answer = await child.ask("tui_ft.data.preview", "-n", str(SAMPLES), stdin=recipe.model_dump_json(), seconds=seconds)
-        except asyncio.CancelledError:
-            self.preview.key = ""
-            raise
         except OSError as error:
             answer = child.Answer(error=f"the data cannot be looked at: {error.strerror}")
         self.preview.busy = False
@@ -73,14 +76,10 @@ class Backstage:
         """Look at the model's config: from the cache at once, else some seconds in a child of the planner's own."""
         from tui_ft.planning import model_facts
 
-        self.facts.busy, self.facts.key = True, self.facts_key(recipe)
         cancelled = threading.Event()  # the thread ends within a tenth of a second of it
         try:
             value = await asyncio.to_thread(model_facts.facts, recipe.model, cancelled=cancelled)
             self.facts.value, self.facts.error, self.facts.hint = value, "", ""
-        except asyncio.CancelledError:
-            self.facts.key = ""
-            raise
         except TuiFtError as error:
             self.facts.value, self.facts.error, self.facts.hint = None, error.message, error.hint
         finally:

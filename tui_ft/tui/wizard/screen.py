@@ -208,24 +208,26 @@ class WizardScreen(TuiScreen):
         recipe = files.absolute(self.draft.usable, Path.cwd())
         stands_in = "model.name" in self.draft.problems
         if not stands_in and self.backstage.facts.key != self.backstage.facts_key(recipe):
-            self._load_facts(recipe)
+            self.backstage.expect_facts(recipe)
+            self._load_facts(self.backstage, recipe)
         source_open = "data.source" in self.draft.problems
         asked = is_here(recipe) or STEPS[self.at] in _LOOKS_AT_DATA
         if asked and not source_open and self.backstage.preview.key != self.backstage.preview_key(recipe):
-            self._load_preview(recipe)
+            self.backstage.expect_preview(recipe)
+            self._load_preview(self.backstage, recipe)
         self.backstage.make_plan(recipe)
         self.show()
 
     @work(exclusive=True, group="facts", exit_on_error=False)
-    async def _load_facts(self, recipe: Recipe) -> None:
-        await self.backstage.load_facts(recipe)
-        self.backstage.make_plan(recipe)
+    async def _load_facts(self, backstage: Backstage, recipe: Recipe) -> None:
+        await backstage.load_facts(recipe)
+        backstage.make_plan(recipe)
         self.show()
 
     @work(exclusive=True, group="preview", exit_on_error=False)
-    async def _load_preview(self, recipe: Recipe) -> None:
-        await self.backstage.load_preview(recipe)
-        self.backstage.make_plan(recipe)
+    async def _load_preview(self, backstage: Backstage, recipe: Recipe) -> None:
+        await backstage.load_preview(recipe)
+        backstage.make_plan(recipe)
         self.show()
 
     def show(self) -> None:
