@@ -173,6 +173,13 @@ def test_an_adapter_is_no_model(tmp_path: Path) -> None:
         inventory(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "/" + "x" * 5000, "two words", "a/b/c"])
+def test_odd_names_are_clear_errors(name: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        inventory(name)
+    assert caught.value.hint and len(caught.value.message) < 600
+
+
 def test_a_hub_model_without_a_network_says_so() -> None:
     with pytest.raises(RequestError, match="Hub cannot be reached"):
         inventory("nobody-at-all/no-such-model")

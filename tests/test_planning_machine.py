@@ -117,6 +117,12 @@ def test_names_that_are_neither_paths_nor_ids(wanted: Callable[..., Recipe]) -> 
     assert not any("\x1b" in finding.message + finding.hint for finding in found)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "/" + "x" * 5000, "~nobody-at-all/model", "a/b/c/d"])
+def test_odd_names_are_errors_not_crashes(wanted: Callable[..., Recipe], name: str) -> None:
+    found = errors(wanted(model__name=name, data__source=name))
+    assert {finding.where for finding in found} == {"model.name", "data.source"}
+
+
 def test_known_facts_enter_the_checks(wanted: Callable[..., Recipe], model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert errors(wanted(method__targets="[c_attn]")) == []  # without facts nobody knows
     facts = model_facts.facts(Model(name=str(model_folder)))

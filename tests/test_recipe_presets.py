@@ -189,8 +189,10 @@ def test_unknown_references_name_the_nearest() -> None:
         with pytest.raises(RequestError) as caught:
             presets.open_recipe(ref)
         assert "opt-350m-oasst1" in caught.value.hint
-    with pytest.raises(RequestError):
-        presets.open_recipe("")
+    for ref in ("", "x" * 5000, "/" + "x" * 5000, "\x1b[2J"):
+        with pytest.raises(RequestError) as caught:
+            presets.open_recipe(ref)
+        assert "\x1b" not in str(caught.value)
 
 
 def test_a_broken_user_preset_is_listed_with_its_fault() -> None:

@@ -7,6 +7,7 @@ JSON. A problem is printed as `{"error": …, "hint": …}` with exit code 2.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +39,13 @@ def _config(name: str, revision: str | None) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     folder = Path(name)
-    if folder.is_absolute() and not folder.is_dir():
+    is_folder = os.path.isdir(name)  # noqa: PTH112 - Path.is_dir raises for odd names and closed parents
+    if folder.is_absolute() and not is_folder:
         raise RequestError(f"there is no model folder {one_line(name, 200)}", "Check the path, or give a Hub id.")
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+    held = {file for file in ("config.json", "adapter_config.json") if is_folder and (folder / file).is_file()}
+    if held == {"adapter_config.json"}:
         raise RequestError(f"{one_line(name, 200)} holds an adapter, not a model", "Name the model it was trained on, or merge them first.")
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    if is_folder and not held:
         raise RequestError(f"the folder {one_line(name, 200)} has no config.json", "Give the folder that a model was saved in.")
     try:
         return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)

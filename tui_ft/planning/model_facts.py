@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -142,7 +143,7 @@ def config_file(model: Model) -> Path | None:
     """The file that decides the structure of `model`, where it is on this machine already; never asks a network."""
     if model.name == demo.NAME:
         return Path(demo.__file__).with_name("build.py")  # the demo's config is made there
-    if Path(model.name).is_dir():
+    if os.path.isdir(model.name):  # noqa: PTH112 - Path.is_dir raises for odd names and closed parents
         return Path(model.name) / "config.json"
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError

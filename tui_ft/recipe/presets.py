@@ -127,7 +127,7 @@ def _locate(ref: str) -> Path:
     path_or_none = _find(ref)
     if path_or_none is not None:
         return path_or_none
-    if ref and Path(ref).is_file():
+    if os.path.isfile(ref):  # noqa: PTH113 - Path.is_file raises for odd names and closed parents
         return Path(ref)
     raise RequestError(f"{one_line(ref, 80)!r} is neither a preset nor a file", _nearest(ref))
 
