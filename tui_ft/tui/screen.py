@@ -16,6 +16,7 @@ class TuiScreen(Screen[None]):
 
     GROUP: ClassVar[str] = ""
     """The screen's entry in `keys.TABLE`."""
+    _unavailable: tuple[str, ...] | None = None
     ABOUT: ClassVar[str] = ""
     """What the help screen says first, in a few plain sentences."""
 
@@ -26,6 +27,13 @@ class TuiScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Unavailable actions are dimmed, not hidden; help and palette say the reason."""
         return None if self.unavailable(action) else True
+
+    def refresh_keys(self) -> None:
+        """Dim and light the footer's keys anew, if any of them changed: each time costs a footer made from scratch."""
+        now = tuple(self.unavailable(binding.action) for _, binding in self._bindings)
+        if now != self._unavailable:
+            self._unavailable = now
+            self.refresh_bindings()
 
     def help_text(self) -> str:
         """More for the help screen: what the focused widget means."""

@@ -113,7 +113,7 @@ class ChatScreen(TuiScreen):
     def on_loaded(self, event: Loaded) -> None:
         if event.chat is self.chat:
             self._say("\n".join(event.error.lines()) if event.error else "ready", "$error" if event.error else "")
-            self.refresh_bindings()
+            self.refresh_keys()
 
     def _say(self, words: str, style: str = "$foreground 60%") -> None:
         self.query_one("#status", Static).update(content(words, style or "$foreground 60%"))
@@ -134,7 +134,7 @@ class ChatScreen(TuiScreen):
         self._add("assistant", "…")
         self._pieces, self._shown, self.answering = [], 0, True
         self._say("answering … ctrl+x stops")
-        self.refresh_bindings()
+        self.refresh_keys()
         self.run_worker(partial(self._answer, self.chat, list(self.messages), self._pieces), thread=True, group="chat", exit_on_error=False)
 
     def _answer(self, chat: Chat, messages: list[dict[str, str]], pieces: list[str]) -> None:
@@ -168,7 +168,7 @@ class ChatScreen(TuiScreen):
             last = event.chat.last
             how = {"length": "cut at the limit", "cancelled": "stopped"}.get(last.stopped, "") if last else ""
             self._say(f"{last.tokens} tokens, {last.tokens_per_second:.0f} a second{' · ' + how if how else ''}" if last else "ready")
-        self.refresh_bindings()
+        self.refresh_keys()
 
     def unavailable(self, action: str) -> str:
         if action == "stop" and not self.answering:

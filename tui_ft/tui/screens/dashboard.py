@@ -116,7 +116,7 @@ class DashboardScreen(ControlScreen):
             self._show_curves(news.summary.total_steps)
             self._show_samples()
         self._show_checkpoints(news.summary.checkpoints)
-        self.refresh_bindings()
+        self.refresh_keys()
 
     def _write(self, lines: list[str]) -> None:
         log = self.query_one("#lines", Log)

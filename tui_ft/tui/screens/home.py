@@ -147,7 +147,7 @@ class HomeScreen(TuiScreen):
         total = len(self.table.rows)
         self.query_one("#runs-pane").border_subtitle = f"{live} live · {total} in all" if total else ""
         self.query_one("#detail", Static).update(self._detail())
-        self.refresh_bindings()
+        self.refresh_keys()
 
     def _detail(self) -> Content:
         if self.on_presets:
