@@ -71,8 +71,21 @@ def load_model(
         raise _explained(model, error) from error
     if vocabulary > loaded.get_input_embeddings().num_embeddings:
         loaded.resize_token_embeddings(vocabulary, pad_to_multiple_of=VOCABULARY_MULTIPLE)
+    if quantization == "nf4":
+        _keep_trainable_layout(loaded)
     loaded.config.use_cache = False
     return loaded
+
+
+def _keep_trainable_layout(model: PreTrainedModel) -> None:
+    """Forbid bitsandbytes to repack 4-bit weights for its bf16 CPU kernel at the first evaluation.
+
+    That kernel has no gradient, so training after an evaluation would silently go wrong, and it refuses layers
+    whose width is no multiple of 32.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _supported_attention(name: str) -> str:
