@@ -69,9 +69,7 @@ class _Planner:
         self.reasons["accumulation"] = f"{micro} at a time until the effective batch of {self.recipe.train.effective_batch} is whole"
         plan = Plan(
             memory=need,
-            gpu=Gpu(name=one_line(self.gpu.name), total_bytes=self.gpu.total_bytes, free_bytes=self.gpu.free_bytes, index=self.gpu.index)
-            if self.gpu
-            else None,
+            gpu=self._gpu_facts(),
             fits=self._fits(need),
             micro_batch=micro,
             accumulation=self.recipe.train.effective_batch // micro,
@@ -107,6 +105,12 @@ class _Planner:
             self.reasons["gpu"] += f"; hardware.memory_limit leaves {limit} of its memory"
             chosen = replace(chosen, free_bytes=parse_bytes(limit))
         return chosen
+
+    def _gpu_facts(self) -> Gpu | None:
+        if self.gpu is None:
+            return None
+        gpu = self.gpu
+        return Gpu(name=one_line(gpu.name), total_bytes=gpu.total_bytes, free_bytes=gpu.free_bytes, index=gpu.index, uuid=gpu.uuid)
 
     def _chosen_gpu(self) -> GpuReading | None:
         wanted = self.recipe.hardware.gpus

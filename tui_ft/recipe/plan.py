@@ -35,6 +35,7 @@ class Gpu(BaseModel):
     total_bytes: int
     free_bytes: int
     index: int = 0
+    uuid: str = Field("", description="What CUDA_VISIBLE_DEVICES takes: numbers are counted differently by CUDA and the driver. Empty: assumed.")
 
 
 class Plan(BaseModel):
