@@ -81,6 +81,14 @@ def test_a_language_must_hold_for_every_message(tmp_path: Path) -> None:
     assert load(tmp_path, ROWS).languages == {"en": 1, "pt": 1}
 
 
+def test_the_language_of_trees_may_come_from_another_column_or_the_text(tmp_path: Path) -> None:
+    rows = [
+        {**message("t1", None, lang="de", text="What is the tallest mountain in the world, and who climbed it first?"), "code": "fr"},
+        {**message("t1.a", "t1", rank=0, lang="de", text="Mount Everest, first climbed by Hillary and Tenzing."), "code": "fr"},
+    ]
+    assert [load(tmp_path, rows, language_column=name).languages for name in ("auto", "code", "detect")] == [{"de": 1}, {"fr": 1}, {"en": 1}]
+
+
 def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     shuffled = [row for row in ROWS if row["message_id"] not in ("t1.c", "t1.b.b")]  # equal ranks follow the file
     before = sorted(paths(load(tmp_path, shuffled)))

@@ -90,12 +90,22 @@ def test_a_folder_is_read_by_splits(tmp_path: Path) -> None:
     write_rows(tmp_path / "train-00000.jsonl", ROWS[:4])
     write_rows(tmp_path / "train-00001.jsonl", ROWS[4:8])
     write_rows(tmp_path / "valid.jsonl", ROWS[8:])
-    (tmp_path / "README.md").write_text("not data")
+    (tmp_path / "README.txt").write_text("not data")
+    (tmp_path / "dataset_infos.json").write_text('{"default": {}}')
     assert texts(tmp_path) == [row["text"] for row in ROWS[:8]]
     assert texts(tmp_path, "validation") == ["Text 8", "Text 9"]
     with pytest.raises(RequestError) as error:
         read(tmp_path, "test")
     assert "train, validation" in error.value.hint
+
+
+def test_a_folder_as_the_hub_lays_it_out(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    make(tmp_path / "data" / "train-00000-of-00001.parquet")
+    make(tmp_path / "data" / "test-00000-of-00001.parquet")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "README.md").write_text("# A dataset")
+    assert texts(tmp_path) == texts(tmp_path, "test") == [row["text"] for row in ROWS]
 
 
 def test_a_saved_dataset_is_read_with_its_splits(tmp_path: Path) -> None:

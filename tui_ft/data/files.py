@@ -18,7 +18,8 @@ from typing import IO, Any
 from tui_ft.errors import RequestError
 from tui_ft.text import one_line
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".arrow", ".jsonl.gz", ".json.gz", ".csv.gz", ".txt.gz")
+SUFFIXES = (".parquet", ".arrow", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".txt", ".txt.gz")
+"""What can be read, the surest to be data first."""
 _LIST_KEYS = ("data", "rows", "train", "examples", "instances")
 _LOOK_AHEAD = 2000  # lines of a text file that decide between paragraphs and lines
 

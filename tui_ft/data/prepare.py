@@ -86,6 +86,7 @@ def prepare(recipe: Recipe, tokenizer: Any, on_progress: Progress | None = None)
     if _splits(recipe):
         train, validation = list(blocks(train, recipe.prompt.max_length)), list(blocks(validation, recipe.prompt.max_length))
     refuse_nothing(side, train)
+    fingerprint = _fingerprint(train, validation)
     tokens = sum(len(sample.ids) for sample in train)
     report = report_of(recipe, side)
     report.kept = len(train) + len(validation)
@@ -94,11 +95,11 @@ def prepare(recipe: Recipe, tokenizer: Any, on_progress: Progress | None = None)
     if data.validation and not validation:
         report.warnings.append("no validation: there are fewer than two groups of conversations to divide")
     return Prepared(
-        train=_dataset(train),
-        validation=_dataset(validation) if validation else None,
+        train=_dataset(train, f"{fingerprint}-train"),
+        validation=_dataset(validation, f"{fingerprint}-validation") if validation else None,
         report=report,
         stop_token_ids=stop_token_ids(tokenizer),
-        fingerprint=_fingerprint(train, validation),
+        fingerprint=fingerprint,
         mean_tokens=tokens / len(train),
     )
 
@@ -168,7 +169,7 @@ def _reasons(side: Side) -> str:
     return f" ({side.read.ledger.rows} rows; " + ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common(5)) + ")" if dropped else ""
 
 
-def _dataset(samples: Sequence[Sample]) -> Any:
+def _dataset(samples: Sequence[Sample], fingerprint: str) -> Any:
     import datasets
     import numpy as np
     import pyarrow
@@ -184,7 +185,7 @@ def _dataset(samples: Sequence[Sample]) -> Any:
             "labels": pyarrow.chunked_array([column((sample.labels for sample in part), part) for part in chunks]),
         }
     )
-    return datasets.Dataset(datasets.table.InMemoryTable(table))
+    return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=fingerprint)  # else it would hash a copy of everything
 
 
 def _fingerprint(*sides: Sequence[Sample]) -> str:

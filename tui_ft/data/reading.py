@@ -60,11 +60,13 @@ def read(data: Data, *, split: str | None = None, seed: int = 0, limit: int | No
     whole = chain(start, stream)
     counted = _counted(islice(whole, limit) if limit else whole, source.total, on_progress)
     if found.name == "oasst":
-        found_lang = found if column is None or found.nested else replace(found, columns={"lang": column, **found.columns})
-        every: Iterable[Conversation] = oasst.conversations(counted, found_lang, data.oasst, ledger)
+        chosen = {"lang": column} if column and data.language_column != "auto" else {}
+        every: Iterable[Conversation] = oasst.conversations(counted, replace(found, columns={**found.columns, **chosen}), data.oasst, ledger)
     else:
         every = _conversations(counted, found, column, ledger)
     languages: Counter[str] = Counter()
+    if data.language_column == "detect":
+        every = (replace(conversation, languages=()) for conversation in every)
     by_text = data.language_column == "detect" or (column is None and found.name != "oasst" and bool(data.languages))
     kept = list(language.keep(every, data.languages, read_text=by_text, counts=languages, on_dropped=lambda it: _other_language(it, ledger)))
     complete = limit is None or next(whole, None) is None

@@ -20,12 +20,11 @@ def reader(found: Format) -> Callable[[Values, str], Conversation]:
 
 
 def _messages(values: Values, columns: Mapping[str, str], place: str) -> Conversation:
-    turns = [_turn(item, "role", "content") for item in _list(values, columns["messages"])]
-    return conversation(turns, place)
+    return conversation([_turn(item) for item in _list(values, columns["messages"])], place)
 
 
 def _sharegpt(values: Values, columns: Mapping[str, str], place: str) -> Conversation:
-    turns = [_turn(item, "from", "value") for item in _list(values, columns["conversations"])]
+    turns = [_turn(item) for item in _list(values, columns["conversations"])]
     return conversation(_system(values, columns) + turns, place)
 
 
@@ -44,9 +43,9 @@ def _alpaca(values: Values, columns: Mapping[str, str], place: str) -> Conversat
 def _prompt_completion(values: Values, columns: Mapping[str, str], place: str) -> Conversation:
     """Both sides may be text or, as preference sets have it, a list of messages; a side that repeats the other's messages is cut."""
     prompt, completion = values.get(columns["prompt"]), values.get(columns["completion"])
-    before = [_turn(item, "role", "content") for item in prompt] if isinstance(prompt, list) else [Turn(USER, _string(values, columns["prompt"]))]
+    before = [_turn(item) for item in prompt] if isinstance(prompt, list) else [Turn(USER, _string(values, columns["prompt"]))]
     if isinstance(completion, list):
-        after = [_turn(item, "role", "content") for item in completion]
+        after = [_turn(item) for item in completion]
         after = after[len(before) :] if after[: len(before)] == before else after
     else:
         after = [Turn(ASSISTANT, _answer(values, columns["completion"]))]
@@ -78,15 +77,16 @@ def _list(values: Values, column: str) -> list[Any]:
     return value
 
 
-def _turn(item: Any, role_key: str, content_key: str) -> Turn:
+def _turn(item: Any) -> Turn:
+    """One message, with `role` and `content` or `from` and `value`: some files mix them."""
     if not isinstance(item, dict):
         raise BadRow("a turn is not an object", f"found {type(item).__name__}")
-    name = item.get(role_key)
+    name = item.get("role", item.get("from"))
     role = ROLES.get(name.strip().lower()) if isinstance(name, str) else None
     if role is None:
-        raise BadRow("unknown role", f"{role_key} {name!r}")
+        raise BadRow("unknown role", f"role {name!r:.60}")
     extra = {key: item[key] for key in _KEPT_KEYS if item.get(key) is not None}
-    content = item.get(content_key)
+    content = item.get("content", item.get("value"))
     if content is None and extra.get("tool_calls"):
         content = ""
     return Turn(role, _content(content), extra)
@@ -114,7 +114,7 @@ def _answer(values: Values, column: str) -> str:
     """The answer: text, or the last message where a preference set keeps messages there."""
     value = values.get(column)
     if isinstance(value, list) and value:
-        return _turn(value[-1], "role", "content").content
+        return _turn(value[-1]).content
     return _string(values, column)
 
 

@@ -134,7 +134,7 @@ def _rendered(
                 raise BadRow("the template does not show the answer")
         except BadRow as problem:
             ledger.drop_bad(problem, conversation.origin, conversation.text(200))
-        except templates.RENDER_ERRORS as error:
+        except templates.render_errors() as error:
             ledger.drop_bad(BadRow(f"the template refuses it: {one_line(error, 100)}"), conversation.origin, conversation.text(200))
         else:
             yield conversation, text, spans if prompt.learn == "assistant" else [(0, len(text))]

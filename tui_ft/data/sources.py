@@ -95,15 +95,18 @@ def _local(path: Path, split: str, name: str) -> Source:
 
 def _folder(path: Path, split: str) -> tuple[Callable[[], Iterator[Row]], int | None]:
     try:
-        inside = sorted(path.iterdir())
+        inside = sorted(path.iterdir()) + sorted(path.glob("*/*"))  # two levels: the Hub keeps files in data/
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}", "Check the folder's permissions.") from None
-    names = {entry.name for entry in inside}
+    names = {entry.name for entry in inside if entry.parent == path}
     if names & {"dataset_dict.json", "state.json"}:
         return _saved(path, split)
     found = [entry for entry in inside if entry.is_file() and files.suffix(entry) in files.SUFFIXES and not entry.name.startswith(".")]
     if not found:
         raise RequestError(f"{path} holds no dataset file", f"Looked for {', '.join(files.SUFFIXES)}, or a dataset saved by save_to_disk.")
+    # A README.txt or a dataset_infos.json beside the data is not data: only the kind that is surest to be data is read.
+    kind = min((files.suffix(entry) for entry in found), key=files.SUFFIXES.index).removesuffix(".gz")
+    found = [entry for entry in found if files.suffix(entry).removesuffix(".gz") == kind]
     by_split: dict[str, list[Path]] = {}
     for file in found:
         by_split.setdefault(_split_of(file), []).append(file)

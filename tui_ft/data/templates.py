@@ -13,8 +13,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from tui_ft.data.conversations import ASSISTANT, USER
 from tui_ft.errors import RequestError
 from tui_ft.text import one_line
@@ -45,8 +43,6 @@ _FIXED_CLOCK = (
     ".get(format, '2024-07-26') -}}{%- endmacro -%}" + _LINE_BREAK
 )
 
-RENDER_ERRORS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
-"""What a template raises: refusals of its own, and what Python makes of a mistake in it."""
 _PROBE = [{"role": USER, "content": "Probe question"}, {"role": ASSISTANT, "content": "Probe answer"}, {"role": USER, "content": "Probe reply"}]
 
 
@@ -151,6 +147,13 @@ def render(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt
     return str(tokenizer.apply_chat_template(messages, chat_template=dated, tokenize=False, add_generation_prompt=add_generation_prompt))
 
 
+def render_errors() -> tuple[type[Exception], ...]:
+    """What a template raises: refusals of its own, and what Python makes of a mistake in it."""
+    import jinja2
+
+    return jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError
+
+
 def turn_ends(tokenizer: Any, name: str = "the template") -> TurnEnds:
     """How the template set on the tokenizer ends an answer, found by rendering a probe.
 
@@ -161,7 +164,7 @@ def turn_ends(tokenizer: Any, name: str = "the template") -> TurnEnds:
     try:
         last = render(tokenizer, _PROBE[:2])
         middle = render(tokenizer, _PROBE)
-    except RENDER_ERRORS as error:
+    except render_errors() as error:
         hint = "It must render a user's question and an assistant's answer."
         raise RequestError(f"{name}{_line_of(error)}: {one_line(error, 200)}", hint) from None
     special = "|".join(re.escape(token) for token in sorted(special_tokens(tokenizer), key=len, reverse=True))
@@ -177,6 +180,7 @@ def turn_ends(tokenizer: Any, name: str = "the template") -> TurnEnds:
 
 
 def _check_syntax(source: str, name: str) -> None:
+    import jinja2
     from transformers.utils.chat_template_utils import render_jinja_template
 
     syntax: jinja2.TemplateSyntaxError | None = None
