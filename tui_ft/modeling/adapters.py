@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.utils.other import TrainableTokensWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -65,6 +66,9 @@ def _with_lora(model: PreTrainedModel, method: Method, new_tokens: list[int]) ->
             raise
         names = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
         raise TuiFtError(f"method.targets {method.targets} are not in this model", f"Its linear layers are {', '.join(names)}.") from error
+    head = adapted.get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper):  # tied to the embedding with its new tokens; trl's fused head reads the bias that peft hides
+        head.bias = getattr(head.original_module, "bias", None)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
