@@ -188,14 +188,14 @@ async def test_a_run_paused_with_its_memory_goes_on_by_either_key() -> None:
 async def test_what_cannot_be_done_now_is_dimmed_with_its_reason() -> None:
     run = synthetic.recorded("finished", steps=20, total=20)
     app = TuiFtApp()
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
         screen = await opened(app, pilot, run)
         for action in ("pause", "free", "checkpoint", "learning_rate", "stop", "stop_now", "resume"):
             assert screen.unavailable(action) == "the run is finished"
             assert screen.check_action(action, ()) is None
         assert screen.unavailable("chat") == ""
         await pilot.press("p", "s", "r")
-        await pilot.pause()
+        await until(pilot, lambda: "Resume: the run is finished" in screen_text(app))
         assert app.screen is screen
         assert commands(run) == []
     lost = synthetic.recorded("lost", steps=20, total=40)

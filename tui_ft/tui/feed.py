@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 
 from tui_ft import text
@@ -17,6 +18,10 @@ BATCH = 4_000
 """Events taken in at once: some 50 ms, so that a run of 100 000 steps never blocks a key."""
 TAIL = 16_000
 """Bytes of a worker's error output shown at first."""
+
+
+_BAR = re.compile(r"\d%\|.{1,80}\| \d")
+"""A library's own progress bar: what it counts is told by the events."""
 
 
 @dataclass
@@ -78,5 +83,5 @@ class Feed:
         if not newline:
             return []
         self._errors[attempt] = start + len(whole) + 1
-        rows = whole.decode(errors="replace").split("\n")
-        return [f"  │ {text.one_line(row.rstrip().rpartition(chr(13))[2])}" for row in rows if row.strip()]
+        rows = [row.rstrip().rpartition("\r")[2] for row in whole.decode(errors="replace").split("\n")]
+        return [f"  │ {text.one_line(row)}" for row in rows if row.strip() and not _BAR.search(row)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from textual import events
 from textual.screen import Screen
 from textual.worker import Worker
 
@@ -16,9 +17,9 @@ class TuiScreen(Screen[None]):
 
     GROUP: ClassVar[str] = ""
     """The screen's entry in `keys.TABLE`."""
-    _unavailable: tuple[str, ...] | None = None
     ABOUT: ClassVar[str] = ""
     """What the help screen says first, in a few plain sentences."""
+    _unavailable: tuple[str, ...] | None = None
 
     def unavailable(self, action: str) -> str:
         """Why `action` cannot be done now, as one short sentence; empty when it can."""
@@ -27,6 +28,12 @@ class TuiScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Unavailable actions are dimmed, not hidden; help and palette say the reason."""
         return None if self.unavailable(action) else True
+
+    def on_key(self, event: events.Key) -> None:
+        """A key whose action cannot be done now says why, instead of nothing."""
+        for binding in self._bindings.key_to_bindings.get(event.key, []):
+            if reason := self.unavailable(binding.action):
+                self.notify(f"{binding.description}: {reason}", severity="warning", timeout=4)
 
     def refresh_keys(self) -> None:
         """Dim and light the footer's keys anew, if any of them changed: each time costs a footer made from scratch."""

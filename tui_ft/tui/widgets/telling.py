@@ -9,6 +9,8 @@ from tui_ft import text, units
 from tui_ft.runs.events import Event
 from tui_ft.tui.widgets.raster import number
 
+SAMPLE = 160
+"""Cells of a sample shown in the log; the whole of it stands among the samples."""
 ACTS = {"pause": "pause", "resume": "go on", "checkpoint": "checkpoint", "stop": "stop", "set": "change"}
 
 
@@ -19,7 +21,7 @@ def told(event: Event) -> str:
         "plan": lambda event: "",
         "step": _step,
         "eval": _eval,
-        "sample": lambda event: f"sample: {event.get('prompt', '')} → {event.get('text', '')}",
+        "sample": lambda event: text.one_line(f"sample: {event.get('prompt', '')} → {event.get('text', '')}", SAMPLE),
         "checkpoint": _checkpoint,
         "command": _command,
         "alert": lambda event: f"! {event.get('cause', '')} → {event.get('remedy', '')}",
