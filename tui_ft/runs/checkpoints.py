@@ -88,7 +88,7 @@ def newest_valid(run: Run, step: int | None = None) -> tuple[Path | None, list[s
 
     A step that was asked for is never replaced by another: it is given or, damaged, None.
     """
-    notes = []
+    notes: list[str] = []
     for checkpoint in reversed(steps(run) if step is None else [step]):
         place = folder(run, checkpoint)
         why = verify(place)

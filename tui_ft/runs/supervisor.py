@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ RESTART_DELAYS = (1.0, 4.0, 16.0)
 """Seconds before each restart in a row; the count starts anew when a checkpoint was published in between."""
 KILL_AFTER_SECONDS = 30.0
 REPORT_SECONDS = 120.0
+INSIST_SECONDS = 3600.0
 OUT_OF_MEMORY = "out-of-memory"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -59,32 +61,26 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def supervise(self) -> int:
-        attempt = self.run.attempt()
-        restarts = 0
+        attempt, restarts = self.run.attempt(), 0
         while True:
             newest = self._newest_checkpoint()
             record = self._one_attempt(attempt)
-            outcome = record["outcome"]
-            if self._newest_checkpoint() != newest:
-                restarts = 0
-            plan: Plan | None = self.run.plan(attempt)
-            if plan and outcome == OUT_OF_MEMORY:
-                plan, record = _halved(plan, record)
-            may_restart = outcome in ("killed", OUT_OF_MEMORY) and plan is not None and not self.ask_to_stop and restarts < len(RESTART_DELAYS)
-            if not may_restart or plan is None:
+            restarts = 0 if self._newest_checkpoint() != newest else restarts
+            plan = None if self.ask_to_stop or restarts == len(RESTART_DELAYS) else self._next_plan(attempt, record)
+            if plan is None:
                 self._report()
-                record["outcome"] = "failed" if outcome in ("killed", OUT_OF_MEMORY) else outcome
-                if self.ask_to_stop and outcome == "killed":
-                    record["outcome"] = "stopped"
-                if restarts >= len(RESTART_DELAYS):
-                    record["reason"] += f" (after {restarts} restarts without a new checkpoint)"
-                self.run.write_exit_record(attempt, record)
+                self._insist(self.run.write_exit_record, attempt, _final(record, restarts, self.ask_to_stop))
                 return 0
-            self.run.write_exit_record(attempt, record)
+            self._insist(self.run.write_exit_record, attempt, record)
             self._wait(RESTART_DELAYS[restarts])
-            restarts += 1
-            attempt += 1
-            self.run.write_plan(attempt, plan)
+            attempt, restarts = attempt + 1, restarts + 1
+            self._insist(self.run.write_plan, attempt, plan)
+
+    def _next_plan(self, attempt: int, record: dict[str, Any]) -> Plan | None:
+        """The plan of a restart; None where a restart would end the same way."""
+        if record["outcome"] == "killed":
+            return self.run.plan(attempt)
+        return _halved(self.run.plan(attempt), record) if record["outcome"] == OUT_OF_MEMORY else None
 
     def _one_attempt(self, attempt: int) -> dict[str, Any]:
         """Run one worker to its end and say how it ended."""
@@ -134,6 +130,17 @@ class Supervisor:
                 return {"outcome": event.get("outcome", "failed"), "reason": event.get("reason", "")}
         return None
 
+    def _insist(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Write what must not be lost: while the disk is full, wait for room."""
+        deadline = time.monotonic() + INSIST_SECONDS
+        while True:
+            try:
+                return write(*arguments)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+
     def _report(self) -> None:
         """Have the loss picture drawn by a process of its own, so that its failure harms nothing."""
         with suppress(subprocess.SubprocessError, OSError), _log(self.run, 0, "report") as log:
@@ -165,14 +172,23 @@ class Supervisor:
             self.worker.send_signal(number)
 
 
-def _halved(plan: Plan, record: dict[str, Any]) -> tuple[Plan | None, dict[str, Any]]:
-    """The plan with half the micro-batch and twice the accumulation; None when there is nothing left to halve."""
-    if plan.micro_batch < 2 or plan.micro_batch % 2:
-        return None, record
+def _halved(plan: Plan, record: dict[str, Any]) -> Plan | None:
+    """The plan with half the micro-batch and twice the accumulation, told in the record; None when there is nothing left to halve."""
+    if plan.micro_batch % 2:
+        return None
     half = plan.micro_batch // 2
     reason = f"the micro-batch of {plan.micro_batch} ran out of memory; {half} × {plan.accumulation * 2} keeps the same effective batch"
-    changed = plan.model_copy(update={"micro_batch": half, "accumulation": plan.accumulation * 2, "reasons": {**plan.reasons, "micro_batch": reason}})
-    return changed, {**record, "reason": f"{record['reason']}; {reason}"}
+    record["reason"] = f"{record['reason']}; {reason}"
+    return plan.model_copy(update={"micro_batch": half, "accumulation": plan.accumulation * 2, "reasons": {**plan.reasons, "micro_batch": reason}})
+
+
+def _final(record: dict[str, Any], restarts: int, asked_to_stop: bool) -> dict[str, Any]:
+    """The record of the last attempt, in the words of run states."""
+    outcome = record["outcome"]
+    if outcome in ("killed", OUT_OF_MEMORY):
+        outcome = "stopped" if asked_to_stop else "failed"
+    after = f" (after {restarts} restarts without a new checkpoint)" if restarts == len(RESTART_DELAYS) else ""
+    return {**record, "outcome": outcome, "reason": record["reason"] + after}
 
 
 def _log(run: Run, attempt: int, name: str) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from tui_ft.errors import TuiFtError
+from tui_ft.recipe import Gpu
 from tui_ft.runs.store import Run
 from tui_ft.runs.supervisor import OUT_OF_MEMORY
 from tui_ft.text import one_line
@@ -15,11 +19,31 @@ from tui_ft.worker.inbox import Inbox, StopNow
 from tui_ft.worker.journal import Journal
 
 
+class _Unbreakable(io.TextIOBase):
+    """A log that a full disk cannot turn into an error of whoever writes to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+
 def main() -> int:
     os.umask(0o077)
+    sys.stdout, sys.stderr = _Unbreakable(sys.stdout), _Unbreakable(sys.stderr)
     run, attempt = Run(Path(sys.argv[1])), int(sys.argv[2])
     plan = run.plan(attempt)
-    _set_environment(plan.gpu.index if plan.gpu else None)
+    _set_environment(plan.gpu)
     journal = Journal(run, attempt, run.recipe().log.every)
     inbox = Inbox(run, journal)
     outcome, reason = "failed", ""
@@ -41,14 +65,10 @@ def main() -> int:
     return 0
 
 
-def _set_environment(index: int | None) -> None:
+def _set_environment(gpu: Gpu | None) -> None:
     """Before torch is loaded: show it the planned GPU alone, by NVML's numbering (without one, none), and be a good neighbour."""
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if index is None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif not visible:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(index)
+    os.environ["CUDA_VISIBLE_DEVICES"] = (gpu.uuid or str(gpu.index)) if gpu else ""
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait take the cores of whoever shares them: ten times slower beside one busy process, seen on 2 cores.

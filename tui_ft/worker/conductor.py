@@ -212,7 +212,7 @@ class Conductor:
     def _set_peak_learning_rate(self, peak: float) -> None:
         """The schedule goes on with another peak. All three places, else the next step takes it back."""
         scheduler, optimizer = self.trainer.lr_scheduler, self.trainer.optimizer
-        inner = getattr(scheduler, "scheduler", scheduler)
+        inner: Any = getattr(scheduler, "scheduler", scheduler)
         for group, base in zip(optimizer.param_groups, inner.base_lrs, strict=True):
             group["lr"] = group["lr"] * peak / base if base else peak
             group["initial_lr"] = peak

@@ -12,6 +12,7 @@ from tui_ft.runs.store import Run
 
 STATUS_SECONDS = 1.0
 """How often the status is written at most: it is read by people, and each write is an fsync."""
+MOST_UNWRITTEN = 1000
 
 
 class Journal:
@@ -27,6 +28,8 @@ class Journal:
         self._writer = EventWriter(run, attempt)
         self._status_written = 0.0
         self._lost = 0
+        self._unwritten: list[tuple[str, dict[str, Any]]] = []
+        """Events on which somebody relies, waiting for room on a full disk."""
 
     def begin(self, from_step: int, versions: dict[str, str]) -> None:
         """Open the attempt: later steps of earlier attempts are superseded from here on."""
@@ -37,11 +40,16 @@ class Journal:
 
     def tell(self, kind: str, /, **fields: Any) -> None:
         """Write one event and fold it into the status."""
+        self._unwritten.append((kind, fields))
+        event = {"type": kind, "mono": time.monotonic(), **fields}
         try:
-            event = self._writer.write(kind, **fields)
+            while self._unwritten:
+                event = self._writer.write(self._unwritten[0][0], **self._unwritten[0][1])
+                del self._unwritten[0]
         except OSError:
-            self._lost += 1
-            event = {"type": kind, "mono": time.monotonic(), **fields}
+            kept = [waiting for waiting in self._unwritten if waiting[0] in DURABLE][-MOST_UNWRITTEN:]
+            self._lost += len(self._unwritten) - len(kept)
+            self._unwritten = kept
         self.progress.apply({**event, "attempt": self.attempt})
         if kind in DURABLE or time.monotonic() - self._status_written > STATUS_SECONDS:
             self.write_status()

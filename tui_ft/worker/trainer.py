@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 import time
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
 from tui_ft.recipe import Recipe
 from tui_ft.runs import checkpoints
 from tui_ft.runs.store import Run
 from tui_ft.worker.conductor import Conductor
-from tui_ft.worker.inbox import StopNow
 from tui_ft.worker.journal import Journal
 
 
@@ -26,6 +24,7 @@ class Trainer(SFTTrainer):
     def __init__(self, *args: Any, run: Run, recipe: Recipe, journal: Journal, conductor: Conductor, data_fingerprint: str, **kwargs: Any) -> None:
         adapters = [(p, p.data) for p in kwargs["model"].parameters() if p.requires_grad]
         super().__init__(*args, callbacks=[Hooks(conductor)], **kwargs)
+        self.remove_callback(PrinterCallback)  # the journal prints
         for parameter, data in adapters:
             parameter.data = data  # trl casts adapters on quantized weights to bf16, where small updates are lost
         self.run = run
@@ -129,10 +128,3 @@ def peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def is_finite(value: float | None) -> bool:
-    return value is None or math.isfinite(value)
-
-
-__all__ = ["StopNow", "Trainer", "peak_memory_bytes"]
