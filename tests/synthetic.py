@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tui_ft import home
-from tui_ft.recipe import Plan, Recipe
+from tui_ft.recipe import Plan, Recipe, presets
 from tui_ft.runs import identity, store
 from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
@@ -45,13 +45,18 @@ class Recorder:
         self.progress.write(self.run)
 
 
-def recipe(name: str = "phi-2-oasst1-qlora") -> Recipe:
+def recipe(name: str) -> Recipe:
+    """The preset of that name, else a recipe of that name on the demo's model and data."""
+    if (home.bundled_presets_folder() / f"{name}.yaml").is_file():
+        return presets.get(name)
     return Recipe.model_validate({"name": name, "model": {"name": "builtin:demo"}, "data": {"source": "builtin:demo"}})
 
 
 def new_run(name: str = "phi-2-oasst1-qlora", steps: int | None = None) -> Run:
     """A run that was created and never started."""
-    plan = Plan(micro_batch=4, accumulation=4, effective_batch=16, precision="bf16", steps=steps, reasons={"micro_batch": "measured"})
+    plan = Plan(
+        micro_batch=4, accumulation=4, effective_batch=16, precision="bf16", steps=steps, parameters=2_785_679_360, trainable_parameters=10_485_760
+    )
     return store.create(recipe(name), plan)
 
 

@@ -34,8 +34,7 @@ def facts(run: Run, summary: Summary, width: int) -> Content:
         rows.append(("trained", f"{units.count(summary.trainable_parameters)} of {units.count(summary.parameters)} ({share:.2%})"))
     losses = [f"{value:.4g}" for value in (summary.first_loss, summary.last_loss) if value is not None]
     if losses:
-        best = f" · best validation {summary.best_eval_loss:.4g}" if summary.best_eval_loss is not None else ""
-        rows.append(("loss", " → ".join(losses) + best))
+        rows.append(("loss", " → ".join(losses)))
     lines = [Content.assemble((f"{name:<8}", "$foreground 60%"), line(value, max(4, width - 8))) for name, value in rows]
     return Content("\n").join(lines)
 

@@ -43,13 +43,13 @@ def progress(summary: Summary, stage: tuple[int, int | None], width: int) -> Con
 
 
 def notice(summary: Summary, alert: str, asked: str, width: int) -> Content:
-    """One line: what was asked and became of it, else an alert, else the reason of the state and the run in figures."""
+    """One line: what was asked and became of it, else why the run failed, else an alert, else the run in figures."""
     if asked:
         return line(asked, width, "$accent")
-    if alert:
-        return line(f"! {alert}", width, "bold $error")
     if summary.state in ("failed", "lost"):
         return line(f"! {summary.reason or summary.state}", width, "bold $error")
+    if alert:
+        return line(f"! {alert}", width, "bold $error")
     facts = [summary.reason] if summary.reason else []
     if summary.first_loss is not None and summary.last_loss is not None:
         facts.append(f"loss {summary.first_loss:.4g} → {summary.last_loss:.4g}")
