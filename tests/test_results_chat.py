@@ -201,11 +201,14 @@ def test_closing_leaves_no_process_behind(run: Run) -> None:
     with pytest.raises(TuiFtError, match="ended"):
         list(chat.ask(user("Who are you?")))
     chat.close()
+    with pytest.raises(TuiFtError, match="ended"):
+        chat.start()  # a thread that comes late must not leave a process that nobody will end
+    assert chat._process is None
 
 
 def test_the_client_needs_no_torch() -> None:
     code = (
-        "import sys; import tui_ft.results.chat, tui_ft.results.archive;"
+        "import sys; import tui_ft.results.chat, tui_ft.runs.archive;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'matplotlib', 'textual')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,8 +17,8 @@ import pytest
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.recipe import Plan, Recipe
 from tui_ft.results import loss_picture
-from tui_ft.results.archive import zip_folder
 from tui_ft.runs import store
+from tui_ft.runs.archive import zip_folder
 from tui_ft.runs.events import EventWriter
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import platformdirs
 
@@ -43,21 +45,35 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` so that a reader, a crash or a full disk never meets half a file. Mode 0600.
+@contextmanager
+def replacing(target: Path) -> Iterator[IO[bytes]]:
+    """A seekable binary file, mode 0600, that becomes `target` when the block ends well and vanishes when it does not.
+
+    A reader, a crash or a full disk never meets half a file.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; an older `target` is still there, untouched.
+    """
+    private_folder(target.parent)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    staged = Path(name)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            staged.unlink()
+        raise
+
+
+def write_atomically(target: Path, text: str) -> None:
+    """Replace `target` by `text`, whole or not at all.
 
     Raises:
         OSError: the old file is still there, untouched.
     """
-    private_folder(path.parent)
-    handle, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(staged)
-        raise
+    with replacing(target) as file:
+        file.write(text.encode())

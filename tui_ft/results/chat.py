@@ -61,6 +61,8 @@ class Chat:
         self._ready = False
         self._question = 0
         self._writing = threading.Lock()
+        self._living = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Chat:
         self.start()
@@ -70,9 +72,15 @@ class Chat:
         self.close()
 
     def start(self) -> None:
-        """Start loading the model and return at once; a model that cannot be loaded shows in `wait_until_ready` or `ask`."""
+        """Start loading the model and return at once; a model that cannot be loaded shows in `wait_until_ready` or `ask`.
+
+        Raises:
+            TuiFtError: `close` came first, from another thread.
+        """
         home.private_folder(self._log.parent)
-        with open(self._log, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as errors:
+        with self._living, open(self._log, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as errors:
+            if self._closed:
+                raise self._ended()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tui_ft.results.generate", str(self.run.path), *self._options],
                 stdin=subprocess.PIPE,
@@ -124,7 +132,8 @@ class Chat:
 
     def close(self) -> None:
         """End the process; an `ask` in another thread ends with an error."""
-        process, self._process = self._process, None
+        with self._living:
+            process, self._process, self._closed = self._process, None, True
         if process is None:
             return
         with suppress(OSError):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tui_ft.results.staged import replacing
+from tui_ft.home import replacing
 from tui_ft.text import one_line
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from transformers import TrainerControl, TrainerState
 
 from tui_ft.errors import TuiFtError
 from tui_ft.recipe import Recipe
-from tui_ft.results.archive import zip_folder
 from tui_ft.runs import checkpoints
+from tui_ft.runs.archive import zip_folder
 from tui_ft.runs.commands import Command
 from tui_ft.runs.store import Run
 from tui_ft.text import one_line

@@ -42,6 +42,6 @@ def pack(checkpoint: CheckpointInfo) -> None:
     Raises:
         TuiFtError: the disk is full, or the checkpoint is gone.
     """
-    from tui_ft.results.archive import zip_folder
+    from tui_ft.runs.archive import zip_folder
 
     zip_folder(Path(checkpoint.path), archive_of(checkpoint))

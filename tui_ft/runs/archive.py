@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from tui_ft.errors import RequestError, TuiFtError
-from tui_ft.results.staged import replacing
+from tui_ft.home import replacing
 from tui_ft.text import one_line
 
 INCOMPRESSIBLE = {".safetensors", ".bin", ".pt", ".pth", ".png", ".zip", ".gz"}

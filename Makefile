@@ -1,0 +1,30 @@
+# Two commands are all that is needed: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PYTEST ?= $(BIN)/python -m pytest
+
+.PHONY: demo test check clean
+
+demo: $(READY)  ## the wizard on the demo preset; without a terminal the demo run to its end
+	$(BIN)/tui-ft demo
+
+test: $(READY)  ## every test
+	$(PYTEST) -n 2 --dist worksteal -q
+
+check: $(READY)  ## style, types, and the walls between rooms
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "tui-ft needs Python 3.11 to 3.13: make PYTHON=python3.12 demo"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+clean:  ## the virtual environment and what tools left behind
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
