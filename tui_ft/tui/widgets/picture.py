@@ -118,7 +118,7 @@ def _y_axis(canvas: Canvas, scale: Scale, layout: Layout, glyphs: Glyphs) -> Non
     if not layout.gutter:
         return
     height = layout.plot[1]
-    labels = {scale.row(value) // glyphs.dots[1]: number(value) for value in scale.ticks(max(3, height // 3 + 1))}
+    labels = {scale.row(value) // glyphs.dots[1]: number(value) for value in scale.ticks(max(3, min(height // 2, height // 3 + 2)))}
     for y in range(height):
         canvas.put(0, y, labels.get(y, "")[: layout.gutter - 1].rjust(layout.gutter - 2), "axis")
         canvas.put(layout.gutter - 1, y, glyphs.axis[1 if y in labels else 0], "axis")
