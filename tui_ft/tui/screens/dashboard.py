@@ -60,6 +60,7 @@ class DashboardScreen(ControlScreen):
         self.feed = Feed(run)
         self.gpu = ""
         self._samples = -1
+        self._texts: dict[str, str] = {}
 
     def compose(self) -> ComposeResult:
         yield Static(id="title")
@@ -130,12 +131,17 @@ class DashboardScreen(ControlScreen):
             return
         width = self.size.width - 2
         stage = (self.feed.curves.progress.stage_done, self.feed.curves.progress.stage_total)
-        self.query_one("#title", Static).update(run_header.title(self.summary, width))
-        self.query_one("#progress", Static).update(run_header.progress(self.summary, stage, width))
-        self.query_one("#notice", Static).update(run_header.notice(self.summary, self._alert(), self.requests.line, width))
+        self._put("#title", run_header.title(self.summary, width))
+        self._put("#progress", run_header.progress(self.summary, stage, width))
+        self._put("#notice", run_header.notice(self.summary, self._alert(), self.requests.line, width))
         if self.has_class("-wide"):
-            side = self.query_one("#facts")
-            self.query_one("#facts", Static).update(self._facts(self.summary, max(20, side.content_size.width)))
+            self._put("#facts", self._facts(self.summary, max(20, self.query_one("#facts").content_size.width)), layout=True)
+
+    def _put(self, selector: str, shown: Content, layout: bool = False) -> None:
+        """Show a text, if it is another one than before: an update costs a redraw, with `layout` that of the whole screen."""
+        if self._texts.get(selector) != shown.markup:
+            self._texts[selector] = shown.markup
+            self.query_one(selector, Static).update(shown, layout=layout)
 
     def _facts(self, summary: Summary, width: int) -> Content:
         told = run_facts.facts(self.run, summary, width)
