@@ -122,6 +122,24 @@ async def test_a_key_writes_its_command_and_shows_what_became_of_it(keys: list[s
         await until(pilot, lambda: "done at step 21" in screen_text(app).splitlines()[2])
 
 
+async def test_before_the_first_step_it_says_what_is_being_done() -> None:
+    run = synthetic.new_run(steps=50)
+    synthetic.own(run, alive=True)
+    log = synthetic.Recorder(run)
+    log.write("attempt_started", attempt=1, from_step=0, versions={})
+    log.write("progress", stage="tokenize", done=1_200, total=5_000)
+    log.write("alert", kind="data", severity="warning", cause="3 rows are empty", remedy="")
+    log.flush()
+    app = TuiFtApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(app, pilot, run)
+        await until(pilot, lambda: "tokenizing the data 1.2k of 5.0k" in screen_text(app))
+        assert "○ starting" in screen_text(app).splitlines()[0]
+        assert "waiting for the first step" in screen_text(app)
+        assert any(line.endswith("! 3 rows are empty") for line in screen.query_one("#lines", Log).lines)
+        assert "3 rows" not in screen_text(app).splitlines()[2]  # a warning does not take the place of the figures
+
+
 async def test_stopping_asks_and_no_is_the_default() -> None:
     run = synthetic.recorded("running", steps=20, total=100)
     app = TuiFtApp()

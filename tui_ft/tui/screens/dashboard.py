@@ -23,7 +23,7 @@ from tui_ft.tui import keys
 from tui_ft.tui.feed import Feed, News
 from tui_ft.tui.screens.controls import ControlScreen
 from tui_ft.tui.text import line
-from tui_ft.tui.widgets import checkpoint_list, run_facts, run_header
+from tui_ft.tui.widgets import checkpoint_list, run_facts, run_header, telling
 from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
 from tui_ft.tui.widgets.options import Options
 from tui_ft.tui.widgets.raster import number
@@ -148,12 +148,10 @@ class DashboardScreen(ControlScreen):
         return Content("\n").join([told, line(f"gpu     {self.gpu}", width)]) if self.gpu else told
 
     def _alert(self) -> str:
-        """The cause and remedy of the newest alert, while the attempt that raised it lasts."""
-        alerts = self.feed.curves.alerts
-        newest = alerts[-1] if alerts and self.summary else None
-        if newest is None or newest.get("attempt") != self.feed.curves.progress.attempt or (self.summary and self.summary.state == "finished"):
-            return ""
-        return f"{newest.get('cause', '')} → {newest.get('remedy', '')}"
+        """Cause and remedy of the newest error that the present attempt raised; warnings stand in the log alone."""
+        curves = self.feed.curves
+        errors = [alert for alert in curves.alerts if alert.get("severity") == "error" and alert.get("attempt") == curves.progress.attempt]
+        return telling.alert(errors[-1]) if errors else ""
 
     def _show_curves(self, total: int | None) -> None:
         curves = self.feed.curves

@@ -10,7 +10,14 @@ from tui_ft.runs.summary import Summary
 from tui_ft.tui.text import line
 from tui_ft.tui.widgets import run_line
 
-STAGES = {"download": "downloading", "prepare": "preparing the data", "load": "loading the model"}
+STAGES = {
+    "start": "starting",
+    "download": "downloading",
+    "read": "reading the data",
+    "prepare": "preparing the data",
+    "tokenize": "tokenizing the data",
+    "load": "loading the model",
+}
 
 
 def title(summary: Summary, width: int) -> Content:

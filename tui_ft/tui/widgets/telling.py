@@ -24,12 +24,17 @@ def told(event: Event) -> str:
         "sample": lambda event: text.one_line(f"sample: {event.get('prompt', '')} → {event.get('text', '')}", SAMPLE),
         "checkpoint": _checkpoint,
         "command": _command,
-        "alert": lambda event: f"! {event.get('cause', '')} → {event.get('remedy', '')}",
+        "alert": lambda event: f"! {alert(event)}",
         "state": _state,
         "attempt_ended": lambda event: "",
     }.get(event["type"])
     line = words(event) if words else ""
     return f"{_clock(event.get('t'))} {text.one_line(line)}" if line else ""
+
+
+def alert(event: Event) -> str:
+    """Cause and remedy of an alert."""
+    return " → ".join(str(event[part]) for part in ("cause", "remedy") if event.get(part))
 
 
 def _clock(stamp: Any) -> str:
