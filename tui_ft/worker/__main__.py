@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -49,6 +51,7 @@ def main() -> int:
     outcome, reason = "failed", ""
     try:
         journal.stage("start")
+        _quieten_libraries()
         from tui_ft.worker.train import train  # loads torch, trl and peft: eight seconds in which the journal already tells
 
         outcome, reason = train(run, plan, journal, inbox)
@@ -73,6 +76,14 @@ def _set_environment(gpu: Gpu | None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait take the cores of whoever shares them: ten times slower beside one busy process, seen on 2 cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _quieten_libraries() -> None:
+    """What libraries say to their developers would stand among what the log says to a person."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of optional kernels that nobody asked for
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _explain(error: Exception) -> tuple[str, str]:
