@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tui_ft.errors import ConfigError, Problem, RequestError
-from tui_ft.planning import model_facts, preflight
+from tui_ft.planning import data_facts, model_facts, preflight
+from tui_ft.planning.data_facts import DataFacts
 from tui_ft.planning.findings import Finding
 from tui_ft.planning.hardware import Hardware, read
+from tui_ft.planning.model_facts import ModelFacts
 from tui_ft.planning.planner import make_plan
 from tui_ft.recipe import Plan, Recipe
 from tui_ft.runs import launch, store
@@ -24,22 +28,25 @@ class Ready:
     warnings: list[Finding]
 
 
-def get_ready(recipe: Recipe, *, hardware: Hardware | None = None, force: bool = False, trust: dict[str, str] | None = None) -> Ready:
-    """Check a recipe with absolute paths and plan it. Writes nothing.
+def get_ready(
+    recipe: Recipe, *, hardware: Hardware | None = None, force: bool = False, trust: dict[str, str] | None = None, data_checked: bool = False
+) -> Ready:
+    """Check a recipe with absolute paths and plan it: some seconds, in which two children look at the model and the data. Writes nothing.
 
     Args:
         force: start although the plan says that it does not fit.
+        data_checked: a preview of this very recipe found nothing to refuse; it is not made again.
         trust: as in `start_run`. A model that needs its own code is not looked into before it runs, so nothing is said of its memory.
 
     Raises:
-        RequestError: the model is unknown or cannot be trained.
+        RequestError: the model is unknown or cannot be trained, or nothing can be learned from the data.
         ConfigError: all that is wrong, at once.
     """
     hardware = hardware or read()
     findings = preflight.check(recipe, hardware)
     _refuse(findings)
-    facts = None if recipe.model.name in (trust or {}) else model_facts.facts(recipe.model)
-    plan = make_plan(recipe, facts=facts, hardware=hardware)
+    facts, data = _look(recipe, look_at_model=recipe.model.name not in (trust or {}), look_at_data=not data_checked)
+    plan = make_plan(recipe, facts=facts, hardware=hardware, rows=data.rows if data else None)
     room = list(preflight.disk_space(plan))  # once more: the model's size may be known only now
     _refuse(room)
     if plan.fits is False and not force:
@@ -48,23 +55,40 @@ def get_ready(recipe: Recipe, *, hardware: Hardware | None = None, force: bool =
     return Ready(recipe, plan, list(dict.fromkeys(warnings)))
 
 
+def _look(recipe: Recipe, *, look_at_model: bool, look_at_data: bool) -> tuple[ModelFacts | None, DataFacts | None]:
+    """Model and data at once, since each takes seconds of imports. A complaint about the model ends the look at the data."""
+    cancelled = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            of_model = pool.submit(model_facts.facts, recipe.model, cancelled=cancelled) if look_at_model else None
+            of_data = pool.submit(data_facts.look, recipe, cancelled=cancelled) if look_at_data else None
+            facts = of_model.result() if of_model else None
+            data = of_data.result() if of_data else None
+        finally:
+            cancelled.set()
+    if data:
+        data.check()
+    return facts, data
+
+
 def _refuse(findings: list[Finding]) -> None:
     errors = [Problem(finding.where, finding.message, finding.hint) for finding in findings if finding.severity == "error"]
     if errors:
         raise ConfigError(errors)
 
 
-def start_run(recipe: Recipe, *, force: bool = False, trust: dict[str, str] | None = None) -> Run:
+def start_run(recipe: Recipe, *, force: bool = False, trust: dict[str, str] | None = None, data_checked: bool = False) -> Run:
     """Check, plan, create the run's directory and launch its supervisor.
 
     Args:
         trust: repositories whose own Python code may run, each with the commit that was read.
+        data_checked: as in `get_ready`.
 
     Raises:
-        ConfigError: the recipe cannot work; nothing was written.
+        RequestError: the recipe cannot work; nothing was written.
         TuiFtError: the directory or the process could not be made.
     """
-    ready = get_ready(recipe, force=force, trust=trust)
+    ready = get_ready(recipe, force=force, trust=trust, data_checked=data_checked)
     run = store.create(ready.recipe, ready.plan, trust)
     launch.start(run)
     return run

@@ -41,19 +41,18 @@ def plan(arguments: argparse.Namespace) -> int:
 def _count_rows(recipe: Recipe) -> int | None:
     """The training rows, where they lie on this machine and are few enough to be counted at once."""
     from tui_ft import demo
-    from tui_ft.data.preview import preview as look
+    from tui_ft.planning import data_facts
 
     if recipe.train.max_steps or not (recipe.data.source == demo.NAME or Path(recipe.data.source).exists()):
         return None
     try:
-        found = look(recipe, n=0, exact=False)
+        found = data_facts.look(recipe)
     except TuiFtError as error:
         output.note(f"the rows could not be counted: {error.message}")
         return None
-    if found.sampled is not None:
-        return None
-    share = recipe.data.validation if isinstance(recipe.data.validation, float) else 0.0
-    return round(found.kept * (1 - share))
+    for refusal in found.refusals if found else ():
+        output.note(f"a run would be refused: {refusal}")
+    return found.rows if found else None
 
 
 def _print_plan(recipe: Recipe, made: Plan) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import threading
-import time
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +14,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tui_ft import demo, home
-from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.errors import TuiFtError
+from tui_ft.planning import child
 from tui_ft.recipe.schema import Model
 from tui_ft.text import one_line
 
@@ -98,14 +96,19 @@ def facts(model: Model, *, compute: bool = True, timeout: float = TIMEOUT, cance
     known = _cached(model)
     if known is not None or not compute:
         return known
-    text = _run_child(model, timeout, cancelled)
-    if text is None:
+    subject = f"the model {one_line(model.name, 100)}"
+    request = json.dumps({"name": model.name, "revision": model.revision})
+    try:
+        answer = child.ask("tui_ft.modeling.inventory", stdin=request, subject=subject, timeout=timeout, cancelled=cancelled)
+    except TimeoutError as error:
+        raise TuiFtError(str(error), "Try again.") from None
+    if answer is None:
         return None
-    found = ModelFacts.model_validate_json(text)
+    found = ModelFacts.model_validate(answer)
     path = _cache_file(model)  # asked again: a Hub model's config may have come with the child
     if path is not None:
         with suppress(OSError):  # a full disk costs the next call some seconds, no more
-            home.write_atomically(path, text)
+            home.write_atomically(path, json.dumps(answer))
     return found
 
 
@@ -161,47 +164,3 @@ def _transformers() -> str:
         return version("transformers")
     except PackageNotFoundError:
         return "none"
-
-
-def _run_child(model: Model, timeout: float, cancelled: threading.Event | None) -> str | None:
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tui_ft.modeling.inventory"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    request: str | None = json.dumps({"name": model.name, "revision": model.revision})
-    end = time.monotonic() + timeout
-    try:
-        while True:
-            try:
-                output, complaint = child.communicate(request, timeout=0.1)
-                break
-            except subprocess.TimeoutExpired:
-                request = None  # sent already
-                if cancelled is not None and cancelled.is_set():
-                    return None
-                if time.monotonic() > end:
-                    raise TuiFtError(f"looking at the model {one_line(model.name, 100)} took longer than {timeout:.0f} s", "Try again.") from None
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.communicate()
-    return _answer(model, output, complaint, child.returncode)
-
-
-def _answer(model: Model, output: str, complaint: str, code: int) -> str:
-    last = output.strip().rpartition("\n")[2]
-    try:
-        answer = json.loads(last)
-    except ValueError:
-        answer = None
-    if code == 0 and isinstance(answer, dict):
-        return last
-    if code == RequestError.exit_code and isinstance(answer, dict) and "error" in answer:
-        raise RequestError(one_line(answer["error"]), one_line(answer.get("hint", "")))
-    words = one_line(complaint.strip().rpartition("\n")[2], 200)
-    raise TuiFtError(f"looking at the model {one_line(model.name, 100)} failed (exit code {code}): {words}", "See `tui-ft doctor`.")

@@ -1,0 +1,67 @@
+"""Questions that only heavy libraries can answer, asked of a child process that prints one JSON value."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.text import one_line, visible
+
+
+def ask(module: str, *arguments: str, stdin: str, subject: str, timeout: float, cancelled: threading.Event | None = None) -> dict[str, Any] | None:
+    """Run `python -m module` with `stdin` and read its answer; None where `cancelled` was set while waiting.
+
+    Args:
+        subject: what is looked at, for error messages.
+        timeout: seconds.
+
+    Raises:
+        RequestError: the child refused; its own message and hint.
+        TuiFtError: it failed.
+        TimeoutError: it took longer.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    request: str | None = stdin
+    end = time.monotonic() + timeout
+    try:
+        while True:
+            try:
+                output, complaint = child.communicate(request, timeout=0.1)
+                break
+            except subprocess.TimeoutExpired:
+                request = None  # sent already
+                if cancelled is not None and cancelled.is_set():
+                    return None
+                if time.monotonic() > end:
+                    raise TimeoutError(f"looking at {subject} took longer than {timeout:.0f} s") from None
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
+    return _answer(subject, output, complaint, child.returncode)
+
+
+def _answer(subject: str, output: str, complaint: str, code: int) -> dict[str, Any]:
+    try:
+        answer = json.loads(output.strip().rpartition("\n")[2])
+    except ValueError:
+        answer = None
+    if code == 0 and isinstance(answer, dict):
+        return answer
+    if code == RequestError.exit_code and isinstance(answer, dict) and "error" in answer:
+        raise RequestError(visible(answer["error"]), visible(answer.get("hint", "")))
+    words = one_line(complaint.strip().rpartition("\n")[2], 200)
+    raise TuiFtError(f"looking at {subject} failed (exit code {code}): {words}", "See `tui-ft doctor`.")
