@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from tui_ft.cli import output
 from tui_ft.errors import RequestError
 from tui_ft.results.chat import Chat, Message
-from tui_ft.runs import store
+from tui_ft.runs import checkpoints, store
+from tui_ft.runs.store import Run
 
 
 def chat(arguments: argparse.Namespace) -> int:
@@ -20,7 +22,7 @@ def chat(arguments: argparse.Namespace) -> int:
         raise RequestError("--json needs a question", "Give --prompt TEXT, or write it to standard input.")
     if prompt == "":
         raise RequestError("the question is empty", "Give --prompt TEXT, or write it to standard input.")
-    with Chat(run, base=arguments.base) as model:
+    with Chat(run, base=arguments.base, checkpoint=_newest_checkpoint(run)) as model:
         if prompt is None:
             return _converse(model, arguments)
         pieces = model.ask([{"role": "user", "content": prompt}], max_new_tokens=arguments.max_new_tokens)
@@ -33,6 +35,15 @@ def chat(arguments: argparse.Namespace) -> int:
             print(output.visible(piece), end="", flush=True)
         print()
     return 0
+
+
+def _newest_checkpoint(run: Run) -> Path | None:
+    """For a run that has no final model yet: its newest checkpoint can be talked to as well."""
+    steps = [] if run.model.is_dir() else checkpoints.steps(run)
+    if not steps:
+        return None
+    output.note(f"{run.id} has no final model yet; this is checkpoint {steps[-1]}.")
+    return checkpoints.folder(run, steps[-1])
 
 
 def _converse(model: Chat, arguments: argparse.Namespace) -> int:
