@@ -45,6 +45,14 @@ CALM = Theme(
 _FEW_COLOURS = ("linux", "screen", "vt100", "vt220", "ansi")
 
 
+class Ground(Screen[None]):
+    """Below all others, and empty: whoever comes back to it is taken home."""
+
+    def on_screen_resume(self) -> None:
+        if isinstance(self.app, TuiFtApp) and len(self.app.screen_stack) == 1 and self.app.opened:
+            self.app.open_home()
+
+
 class TuiFtApp(App[int]):
     """`start`: home, demo, or the id of a run."""
 
@@ -57,17 +65,24 @@ class TuiFtApp(App[int]):
     def __init__(self, start: str = "home") -> None:
         super().__init__()
         self.start = start
+        self.opened = False
+        """The first screen is there."""
+
+    def get_default_screen(self) -> Screen[None]:
+        return Ground()
 
     def on_mount(self) -> None:
         self.register_theme(CALM)
         self.theme = "ansi-dark" if os.environ.get("TERM", "") in _FEW_COLOURS and "COLORTERM" not in os.environ else CALM.name
-        self._open_home()
         if self.start == "demo":
-            self.open_wizard(preset="demo")
-        elif self.start != "home":
-            self._open_reference(self.start)
+            self.open_wizard(preset="demo")  # home is made when it is come back to: it would double the time to the first frame
+        else:
+            self.open_home()
+            if self.start != "home":
+                self._open_reference(self.start)
+        self.opened = True
 
-    def _open_home(self) -> None:
+    def open_home(self) -> None:
         from tui_ft.tui.screens.home import HomeScreen
 
         self.push_screen(HomeScreen())

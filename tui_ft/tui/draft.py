@@ -36,7 +36,7 @@ class Draft:
         """The whole recipe, where nothing is wrong."""
         self.usable: Recipe | None = None
         """The recipe with the last good value in each wrong field: what plan and preview are made of meanwhile."""
-        self._good = copy.deepcopy(tree)
+        self._good = copy.deepcopy(self.base)
         for key, text in self.raw.items():
             _put(self.tree, key, fields.from_text(key, text))
         self._check()

@@ -23,14 +23,15 @@ class HelpScreen(ModalScreen[None]):
     def __init__(self, explained: Screen[object]) -> None:
         super().__init__()
         self.explained = explained
+        self.focused_text = explained.help_text() if isinstance(explained, TuiScreen) else ""  # asked while it still has the focus
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help") as box:
             box.border_title = "Help"
             box.border_subtitle = "esc closes"
             if isinstance(self.explained, TuiScreen):
-                if about := self.explained.help_text():
-                    yield Static(content(about), classes="help-focused")
+                if self.focused_text:
+                    yield Static(content(self.focused_text), classes="help-focused")
                 if self.explained.ABOUT:
                     yield Static(content(self.explained.ABOUT), classes="help-about")
             for group in (getattr(self.explained, "GROUP", ""), "list", "app"):

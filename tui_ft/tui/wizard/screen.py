@@ -36,14 +36,15 @@ from tui_ft.tui.wizard.training import TrainingStep
 
 STEPS: tuple[type[Step], ...] = (ModelStep, DatasetStep, LanguageStep, PromptStep, MethodStep, TrainingStep, ReviewStep)
 _LOOKS_AT_DATA = (DatasetStep, LanguageStep, PromptStep)
-PAUSE = 0.4
-"""Seconds without a change before anything is looked up or saved."""
 
 
 class WizardScreen(TuiScreen):
     """Edits a draft. Leaving keeps it; starting a run uses it up."""
 
     CSS_PATH = Path(__file__).with_name("wizard.tcss")
+    PAUSE: ClassVar[float] = 0.4
+    """Seconds without a change before anything is looked up or saved."""
+    AUTO_FOCUS = ""  # each step knows which of its fields needs a person
     GROUP = "wizard"
     BINDINGS = keys.bindings("wizard")  # type: ignore[assignment]
     ABOUT: ClassVar[str] = (
@@ -78,7 +79,6 @@ class WizardScreen(TuiScreen):
 
     async def on_mount(self) -> None:
         await self.go(0)
-        self.refresh_soon(0.05)  # after the first frame
 
     @property
     def step(self) -> Step:
@@ -90,6 +90,7 @@ class WizardScreen(TuiScreen):
         """Open a step; what was typed in the one before is taken over first."""
         for step in self.query(Step):
             step.commit()
+            step.ready = False
         self.at = max(0, min(len(STEPS) - 1, index))
         self._seen.add(self.at)
         kind = STEPS[self.at]
@@ -124,11 +125,8 @@ class WizardScreen(TuiScreen):
         await self.go(number - 1)
 
     def action_plan(self) -> None:
-        panel = self.query_one("#plan-panel", PlanPanel)
-        showing = self.has_class("-plan") if not self.has_class("-wide") else not self.has_class("-no-plan")
-        self.set_class(not showing, "-plan")
-        self.set_class(showing, "-no-plan")
-        panel.scroll_home(animate=False)
+        self.toggle_class("-no-plan" if self.has_class("-wide") else "-plan")
+        self.query_one("#plan-panel", PlanPanel).scroll_home(animate=False)
 
     def action_restore(self) -> None:
         for field in self.query(Field):
@@ -175,7 +173,7 @@ class WizardScreen(TuiScreen):
         self.backstage = Backstage()
         self._seen.clear()
         for step in self.query(Step):
-            await step.remove()
+            step.ready = False  # what it holds belongs to the old draft
         await self.go(0)
 
     def action_leave(self) -> None:
@@ -194,11 +192,11 @@ class WizardScreen(TuiScreen):
 
     # Finding out
 
-    def refresh_soon(self, seconds: float = PAUSE) -> None:
+    def refresh_soon(self) -> None:
         """Look things up once the person has paused; each change puts it off."""
         if self._soon:
             self._soon.stop()
-        self._soon = self.set_timer(seconds, self._refresh)
+        self._soon = self.set_timer(self.PAUSE, self._refresh)
 
     def _refresh(self) -> None:
         self._keep()
@@ -241,7 +239,8 @@ class WizardScreen(TuiScreen):
             self.query_one("#plan-panel", PlanPanel).show(plan_content(backstage.plan, problems, backstage.facts.error))
             self.query_one("#nav-note", Static).update(self._note())
             for step in self.query(Step):
-                step.show()
+                if step.ready:
+                    step.show()
 
     def _state(self, index: int) -> State:
         step = STEPS[index]

@@ -39,6 +39,8 @@ class Step(VerticalScroll, can_focus=False):
         super().__init__(id=f"step-{self.TITLE.lower()}", classes="step")
         self.draft = draft
         self.backstage = backstage
+        self.ready = False
+        """Its widgets are there: before they are mounted, and while they are taken away, nothing can be shown in them."""
 
     @property
     def wizard(self) -> WizardScreen:
@@ -63,11 +65,14 @@ class Step(VerticalScroll, can_focus=False):
         return Field(key, self.draft.text(key), placeholder, suggester)
 
     def on_mount(self) -> None:
+        self.ready = True
         self.refresh_fields()
         self.show()
 
     def refresh_fields(self) -> None:
         """Texts, problems and relevance of all fields, from the draft."""
+        if not self.ready:
+            return
         hidden = self.irrelevant()
         for field in self.query(Field):
             field.show(self.draft.text(field.key))
@@ -76,7 +81,9 @@ class Step(VerticalScroll, can_focus=False):
             field.complain("" if problem == REQUIRED.get(field.key) else problem)
 
     def commit(self) -> None:
-        """Take over every text, before the step goes away."""
+        """Take over every text."""
+        if not self.ready:
+            return
         for field in self.query(Field):
             self.draft.type(field.key, field.text)
 
@@ -91,13 +98,18 @@ class Step(VerticalScroll, can_focus=False):
     @on(Field.Committed)
     def _committed(self, event: Field.Committed) -> None:
         event.stop()
+        if not self.ready:
+            return
         event.field.complain(self.draft.problems.get(event.field.key, ""))
         self.refresh_fields()
+        self.wizard.show()
         self.wizard.refresh_soon()
 
     @on(Field.Done)
     async def _done(self, event: Field.Done) -> None:
         event.stop()
+        if not self.ready:
+            return
         following = [field for field in self.query(Field) if field.display]
         at = following.index(event.field)
         if at + 1 < len(following):
