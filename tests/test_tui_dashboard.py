@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import synthetic
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, OptionList
 
+from tui_ft.planning.hardware import GpuReading
 from tui_ft.runs.store import Run
 from tui_ft.tui.app import TuiFtApp
 from tui_ft.tui.feed import BATCH, Feed
@@ -18,6 +20,7 @@ from tui_ft.tui.screens.confirm import Confirm, Prompt
 from tui_ft.tui.screens.controls import learning_rate_problem
 from tui_ft.tui.screens.dashboard import DashboardScreen, wrapped
 from tui_ft.tui.screens.home import HomeScreen
+from tui_ft.tui.widgets import run_header
 from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
 from tui_ft.tui.widgets.telling import told
 
@@ -339,6 +342,15 @@ async def test_an_attempt_that_goes_back_takes_its_steps_out_of_the_chart() -> N
 @pytest.mark.parametrize(("value", "fine"), [("1e-5", True), ("fast", False), ("0", False), ("-1e-5", False), ("nan", False), ("12", False)])
 def test_a_learning_rate_as_typed(value: str, fine: bool) -> None:
     assert (learning_rate_problem(value) == "") == fine
+
+
+def test_a_gpu_is_told_as_far_as_its_driver_tells() -> None:
+    silent = GpuReading(0, "GPU-1", "old card", None, 8 * 2**30, 6 * 2**30, None, None, None)
+    assert run_header.gpu(silent) == "2.0 GiB of 8.0 GiB"
+    assert run_header.memory(1.5 * 2**30, silent) == "1.5 GiB"
+    busy = replace(silent, utilisation=100, temperature=71, power_watts=239.6)
+    assert run_header.gpu(busy) == "100 % · 71 °C · 2.0 GiB of 8.0 GiB · 240 W"
+    assert run_header.memory(7.6 * 2**30, busy) == "7.6G 100%"
 
 
 def test_long_log_lines_are_broken_below_their_words() -> None:

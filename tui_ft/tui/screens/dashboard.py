@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from textual.app import ComposeResult
@@ -16,6 +17,8 @@ from textual.widgets import Footer, Log, Static, TabbedContent, TabPane
 from textual.widgets.option_list import Option
 
 from tui_ft import units
+from tui_ft.errors import TuiFtError
+from tui_ft.planning.hardware import GpuReading
 from tui_ft.runs import control
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import CheckpointInfo, Summary
@@ -37,9 +40,9 @@ PANELS = ("log", "checkpoints", "samples")
 
 @dataclass
 class GpuRead(Message):
-    """The newest reading of the run's GPU in a few words; empty without one."""
+    """The newest reading of the run's GPU; None without one."""
 
-    words: str
+    reading: GpuReading | None
 
 
 class DashboardScreen(ControlScreen):
@@ -58,7 +61,7 @@ class DashboardScreen(ControlScreen):
         super().__init__()
         self.run = run
         self.feed = Feed(run)
-        self.gpu = ""
+        self.gpu: GpuReading | None = None
         self._samples = -1
         self._texts: dict[str, str] = {}
 
@@ -90,7 +93,6 @@ class DashboardScreen(ControlScreen):
         self.query_one("#lines").focus()
         self.set_interval(SECONDS, self._tick)
         self.set_interval(GPU_SECONDS, self._read_gpu)
-        self._read_gpu()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.show_head)
@@ -145,7 +147,7 @@ class DashboardScreen(ControlScreen):
 
     def _facts(self, summary: Summary, width: int) -> Content:
         told = run_facts.facts(self.run, summary, width)
-        return Content("\n").join([told, line(f"gpu     {self.gpu}", width)]) if self.gpu else told
+        return Content("\n").join([told, run_facts.row("gpu", run_header.gpu(self.gpu), width)]) if self.gpu else told
 
     def _alert(self) -> str:
         """Cause and remedy of the newest error that the present attempt raised; warnings stand in the log alone."""
@@ -160,7 +162,7 @@ class DashboardScreen(ControlScreen):
             ("learning-rate", curves.learning_rate, lambda value: f"{value:.3g}"),
             ("grad-norm", curves.grad_norm, number),
             ("speed", curves.tokens_per_second, units.count),
-            ("memory", curves.memory_bytes, units.size),
+            ("memory", curves.memory_bytes, partial(run_header.memory, gpu=self.gpu)),
         )
         for name, values, words in series:
             newest = values[-1] if values else math.nan
@@ -188,17 +190,22 @@ class DashboardScreen(ControlScreen):
             options.highlight(selected)
 
     def _read_gpu(self) -> None:
-        if self.is_current or not self.gpu:
+        if self.is_current and self.summary and self.summary.state in control.ALIVE:
             self.run_worker(self._gpu_in_thread, thread=True, exclusive=True, group="gpu", exit_on_error=False)
 
     def _gpu_in_thread(self) -> None:
         from tui_ft.planning import hardware
 
-        gpus = hardware.read().gpus
-        self.post_message(GpuRead(run_header.gpu(gpus[0]) if gpus else ""))
+        try:
+            chosen = self.run.plan().gpu
+        except TuiFtError:
+            return
+        if chosen:
+            same = [gpu for gpu in hardware.read().gpus if (gpu.uuid == chosen.uuid if chosen.uuid else gpu.index == chosen.index)]
+            self.post_message(GpuRead(same[0] if same else None))
 
     def on_gpu_read(self, event: GpuRead) -> None:
-        self.gpu = event.words
+        self.gpu = event.reading
 
     @property
     def checkpoint(self) -> CheckpointInfo | None:

@@ -35,8 +35,12 @@ def facts(run: Run, summary: Summary, width: int) -> Content:
     losses = [f"{value:.4g}" for value in (summary.first_loss, summary.last_loss) if value is not None]
     if losses:
         rows.append(("loss", " → ".join(losses)))
-    lines = [Content.assemble((f"{name:<8}", "$foreground 60%"), line(value, max(4, width - 8))) for name, value in rows]
-    return Content("\n").join(lines)
+    return Content("\n").join(row(name, value, width) for name, value in rows)
+
+
+def row(name: str, value: str, width: int) -> Content:
+    """One fact."""
+    return Content.assemble((f"{name:<8}", "$foreground 60%"), line(value, max(4, width - 8)))
 
 
 def _short(name: str) -> str:

@@ -71,3 +71,10 @@ def gpu(reading: GpuReading) -> str:
     used = f"{units.size(reading.total_bytes - reading.free_bytes)} of {units.size(reading.total_bytes)}"
     facts = [(reading.utilisation, "{:.0f} %"), (reading.temperature, "{:.0f} °C"), (used, "{}"), (reading.power_watts, "{:.0f} W")]
     return " · ".join(form.format(value) for value, form in facts if value is not None)
+
+
+def memory(used: float, gpu: GpuReading | None) -> str:
+    """The run's memory, and beside it how busy its GPU is, in nine cells."""
+    if gpu is None or gpu.utilisation is None:
+        return units.size(used)
+    return f"{used / 2**30:.1f}G {gpu.utilisation}%"
