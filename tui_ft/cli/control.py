@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from tui_ft import units
 from tui_ft.cli import output
 from tui_ft.errors import RequestError
 from tui_ft.recipe.files import parse_yaml
@@ -54,15 +55,15 @@ def remove(arguments: argparse.Namespace) -> int:
     freed = run.bytes_on_disk()
     if not arguments.yes:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
-            raise RequestError(f"deleting {run.id} needs --yes where nobody can be asked", f"It would free {output.size(freed)}.")
-        if input(f"Delete {run.id} with its checkpoints and model ({output.size(freed)})? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise RequestError(f"deleting {run.id} needs --yes where nobody can be asked", f"It would free {units.size(freed)}.")
+        if input(f"Delete {run.id} with its checkpoints and model ({units.size(freed)})? [y/N] ").strip().lower() not in ("y", "yes"):
             output.say("Nothing was deleted.")
             return 0
     run.delete()
     if arguments.json:
         output.print_json({"run": run.id, "freed_bytes": freed})
     else:
-        output.say(f"{run.id} is deleted; {output.size(freed)} are free again.")
+        output.say(f"{run.id} is deleted; {units.size(freed)} are free again.")
     return 0
 
 

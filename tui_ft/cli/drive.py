@@ -8,6 +8,7 @@ import sys
 import time
 from types import FrameType
 
+from tui_ft import units
 from tui_ft.cli import output
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.recipe import presets
@@ -173,9 +174,9 @@ def print_summary(summary: Summary) -> None:
         ("loss", f"{output.number(summary.first_loss)} → {output.number(summary.last_loss)}"),
         ("best validation loss", output.number(summary.best_eval_loss)),
         ("tokens", f"{summary.tokens:,}" + (f" at {summary.tokens_per_second:,.0f}/s" if summary.tokens_per_second else "")),
-        ("peak memory", output.size(summary.peak_memory_bytes)),
+        ("peak memory", units.size(summary.peak_memory_bytes)),
         ("parameters", _parameters(summary)),
-        ("checkpoints", ", ".join(f"{c.step} ({output.size(c.bytes)})" for c in summary.checkpoints) or "none"),
+        ("checkpoints", ", ".join(f"{c.step} ({units.size(c.bytes)})" for c in summary.checkpoints) or "none"),
         ("folder", summary.dir),
         ("model", summary.model or "-"),
     ]

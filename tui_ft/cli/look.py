@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from tui_ft import units
 from tui_ft.cli import drive, output
 from tui_ft.errors import TuiFtError
 from tui_ft.recipe import Plan, Recipe, presets
@@ -61,7 +62,7 @@ def _print_plan(recipe: Recipe, made: Plan) -> None:
     parts = {"weights": memory.weights, "adapters": memory.adapters, "gradients": memory.gradients, "optimizer": memory.optimizer}
     parts |= {"activations": memory.activations, "head": memory.head, "overhead": memory.overhead}
     output.say(
-        "  memory: " + " + ".join(f"{name} {output.size(value)}" for name, value in parts.items() if value) + f" = {output.size(memory.total_bytes)}"
+        "  memory: " + " + ".join(f"{name} {units.size(value)}" for name, value in parts.items() if value) + f" = {units.size(memory.total_bytes)}"
     )
     if made.tier == "lower-bound":
         output.say("          at least; activations are not counted yet")
@@ -71,7 +72,7 @@ def _print_plan(recipe: Recipe, made: Plan) -> None:
     output.say(f"  effective batch: {made.effective_batch}")
     if made.parameters:
         output.say(f"  parameters: {made.trainable_parameters or 0:,} of {made.parameters:,} trainable")
-    output.say(f"  disk: {output.size(made.disk_bytes)}")
+    output.say(f"  disk: {units.size(made.disk_bytes)}")
     for warning in made.warnings:
         output.say(f"  warning: {warning}")
 
@@ -95,7 +96,7 @@ def runs(arguments: argparse.Namespace) -> int:
     elif not summaries:
         output.say("No runs yet. `tui-ft demo` makes the first one.")
     else:
-        rows = [(s.run, s.state, output.steps(s), output.number(s.last_loss), output.duration(s.eta_seconds), s.reason) for s in summaries]
+        rows = [(s.run, s.state, output.steps(s), output.number(s.last_loss), units.duration(s.eta_seconds), s.reason) for s in summaries]
         output.table(rows, ("RUN", "STATE", "STEP", "LOSS", "LEFT", "REASON"))
     return 0
 

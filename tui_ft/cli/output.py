@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tui_ft import units
 from tui_ft.runs.summary import Summary
 from tui_ft.text import one_line, visible
 
@@ -44,30 +45,6 @@ def table(rows: Iterable[Sequence[object]], head: Sequence[str]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)) + "  " + line[-1])
 
 
-def size(count: int | None) -> str:
-    """Bytes as people say them: 1536 → 1.5 KiB."""
-    if count is None:
-        return "-"
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
-def duration(seconds: float | None) -> str:
-    """3725 → 1h 02m."""
-    if seconds is None:
-        return "-"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-
-
 def number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
@@ -87,5 +64,5 @@ def one_run(summary: Summary) -> str:
     if summary.tokens_per_second and summary.state == "running":
         parts.append(f"{summary.tokens_per_second:,.0f} tokens/s")
     if summary.eta_seconds is not None:
-        parts.append(f"{duration(summary.eta_seconds)} left")
+        parts.append(f"{units.duration(summary.eta_seconds)} left")
     return " · ".join(parts)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tui_ft import __version__, home
+from tui_ft import __version__, home, units
 from tui_ft.planning.findings import Finding
 from tui_ft.planning.hardware import Hardware, free_disk, read
 from tui_ft.text import one_line
@@ -84,7 +84,7 @@ def _cuda_build() -> Iterator[Finding]:
 
 
 def _memory(machine: Hardware) -> Iterator[Finding]:
-    text = f"{machine.ram_free / 1e9:.1f} of {machine.ram_total / 1e9:.1f} GB free, {machine.cpus} processors"
+    text = f"{units.size(machine.ram_free)} of {units.size(machine.ram_total)} free, {machine.cpus} processors"
     scarce = machine.ram_free < LITTLE_MEMORY
     yield Finding("warning" if scarce else "ok", "memory", text, "Weights pass through main memory on their way to the GPU." if scarce else "")
 
@@ -103,9 +103,9 @@ def _home() -> Iterator[Finding]:
     if free is None:
         return
     if free < LITTLE_DISK:
-        yield Finding("warning", "disk", f"{free / 1e9:.1f} GB free at {place}", "Set TUI_FT_HOME to a larger disk; HF_HOME moves downloaded models.")
+        yield Finding("warning", "disk", f"{units.size(free)} free at {place}", "Set TUI_FT_HOME to a larger disk; HF_HOME moves downloaded models.")
     else:
-        yield Finding("ok", "disk", f"{free / 1e9:.1f} GB free at {place}")
+        yield Finding("ok", "disk", f"{units.size(free)} free at {place}")
 
 
 def _terminal() -> Iterator[Finding]:

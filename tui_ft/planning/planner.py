@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Literal
 
+from tui_ft import units
 from tui_ft.errors import ConfigError, Problem
 from tui_ft.planning import batch, disk, hardware, memory
 from tui_ft.planning.hardware import GpuReading, Hardware
@@ -95,7 +96,7 @@ class _Planner:
         """The one GPU of this run, its free memory as assumed and limited; None on a CPU."""
         chosen = self._chosen_gpu()
         if gpu_memory is not None:
-            self.reasons["gpu"] = f"{_size(gpu_memory)} of free memory is assumed, as asked"
+            self.reasons["gpu"] = f"{units.size(gpu_memory)} of free memory is assumed, as asked"
             if chosen is None:
                 self.warnings.append("There is no such GPU here: one that calculates in bf16 is assumed.")
                 chosen = GpuReading(0, "", "assumed GPU", BF16_SINCE, gpu_memory, gpu_memory, None, None, None)
@@ -128,7 +129,7 @@ class _Planner:
             return None
         gpu = max(present.values(), key=lambda g: (g.free_bytes, -g.index))
         among = "the chosen" if wanted != "auto" else "all"
-        self.reasons["gpu"] = f"GPU {gpu.index} has the most free memory of {among} ({_size(gpu.free_bytes)} of {_size(gpu.total_bytes)})"
+        self.reasons["gpu"] = f"GPU {gpu.index} has the most free memory of {among} ({units.size(gpu.free_bytes)} of {units.size(gpu.total_bytes)})"
         if wanted != "auto" and len(wanted) > 1:
             self.warnings.append(f"A run trains on one GPU: of those in hardware.gpus it takes {gpu.index}.")
         return gpu
@@ -189,12 +190,14 @@ class _Planner:
         if self.gpu is None:
             self.reasons["fits"] = "not judged without a GPU: main memory can be swapped"
             if self.machine.ram_free and need.total_bytes > self.machine.ram_free:
-                self.warnings.append(f"At least {_size(need.total_bytes)} of main memory is needed, and {_size(self.machine.ram_free)} is free.")
+                self.warnings.append(
+                    f"At least {units.size(need.total_bytes)} of main memory is needed, and {units.size(self.machine.ram_free)} is free."
+                )
             return None
         if need.total_bytes <= self.gpu.free_bytes:
             self.reasons["fits"] = "not known: a lower bound shows what cannot fit, never what does"
             return None
-        shortage = f"at least {_size(need.total_bytes)} is needed, and {_size(self.gpu.free_bytes)} may be used"
+        shortage = f"at least {units.size(need.total_bytes)} is needed, and {units.size(self.gpu.free_bytes)} may be used"
         self.reasons["fits"] = f"This cannot fit: {shortage}. {self._way_out()}"
         self.warnings.append(self.reasons["fits"])
         return False
@@ -261,7 +264,3 @@ class _Planner:
         if facts.quantized:
             method = one_line(facts.quantized, 40)
             self.warnings.append(f"The model's published weights are quantized already ({method}); the memory shown does not know that.")
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tui_ft import demo, home
+from tui_ft import demo, home, units
 from tui_ft.data import templates
 from tui_ft.data.files import SUFFIXES, suffix
 from tui_ft.errors import ConfigError, RequestError
@@ -62,7 +62,7 @@ def disk_space(plan: Plan) -> Iterator[Finding]:
     free = free_disk(home.runs_folder())
     if plan.disk_bytes is None or free is None:
         return
-    need = f"the run writes up to {plan.disk_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at {home.runs_folder()}"
+    need = f"the run writes up to {units.size(plan.disk_bytes)}, and {units.size(free)} are free at {home.runs_folder()}"
     hint = "Keep fewer checkpoints (checkpoints.keep), switch checkpoints.zip off, or move TUI_FT_HOME to a larger disk."
     if plan.disk_bytes > free:
         yield Finding("error", "disk", need, hint)

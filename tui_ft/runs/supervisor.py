@@ -68,7 +68,8 @@ class Supervisor:
             restarts = 0 if self._newest_checkpoint() != newest else restarts
             plan = None if self.ask_to_stop or restarts == len(RESTART_DELAYS) else self._next_plan(attempt, record)
             if plan is None:
-                self._report()
+                if record["outcome"] != "paused":  # who pauses to free the GPU may want it back at once
+                    self._report()
                 self._insist(self.run.write_exit_record, attempt, _final(record, restarts, self.ask_to_stop))
                 return 0
             self._insist(self.run.write_exit_record, attempt, record)

@@ -140,6 +140,7 @@ def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples
         vocabulary=len(tokenizer),
         consent=run.record().get("trust_remote_code"),
     )
+    model.generation_config.eos_token_id = samples.stop_token_ids  # so that a checkpoint, too, can be talked to
     _go_offline()
     _leave_if_told(inbox)
     if plan.packing:
