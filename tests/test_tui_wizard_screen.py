@@ -115,14 +115,15 @@ async def test_a_wrong_value_is_told_at_its_field_and_stops_the_start(quiet: Non
         assert store.all_runs() == []
 
 
-async def test_a_new_recipe_is_typed_in_by_keyboard(tmp_path: Path, quiet: None) -> None:
+async def test_a_new_recipe_is_typed_in_by_keyboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
+    monkeypatch.chdir(tmp_path)
     app = TuiFtApp()
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await open_wizard(pilot, app)
         assert screen.query("#field-model-name Input:focus")
         await pilot.press(*"builtin:demo", "enter", "enter")  # model, revision: the last field goes on
         await until(pilot, lambda: screen.at == 1 and bool(screen.query("#field-data-source Input:focus")))
-        await pilot.press(*str(tmp_path / "none.jsonl"), "enter")
+        await pilot.press(*"./none.jsonl", "enter")
         await pilot.press("5")  # a digit is typed where text is entered
         assert screen.at == 1
         await pilot.press("f8", "f8", "f8")

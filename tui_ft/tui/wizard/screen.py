@@ -48,8 +48,8 @@ class WizardScreen(TuiScreen):
     GROUP = "wizard"
     BINDINGS = keys.bindings("wizard")  # type: ignore[assignment]
     ABOUT: ClassVar[str] = (
-        "Seven steps to a run, in any order; the digits 1 to 7 go to one where no text is typed. What you choose is kept while you go back and forth, and for next time when you leave. "
-        "The plan follows every change: what it takes in memory, how it is batched, and why."
+        "Seven steps to a run, in any order; the digits 1 to 7 go to one where no text is typed. What you choose is kept while you "
+        "go back and forth, and for next time when you leave. The plan follows every change: memory, batch, disk, and why."
     )
 
     def __init__(self, draft: Draft) -> None:
@@ -78,6 +78,8 @@ class WizardScreen(TuiScreen):
         yield Footer()
 
     async def on_mount(self) -> None:
+        for button in self.query("#nav Button").results(Button):
+            button.active_effect_duration = 0  # while the effect lasts a button drops key presses: enter, enter, enter must count
         await self.go(0)
 
     @property
