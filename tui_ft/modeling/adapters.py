@@ -56,7 +56,7 @@ def _with_lora(model: PreTrainedModel, method: Method, new_tokens: list[int]) ->
         target_modules=method.targets,
         use_rslora=method.variant == "rslora",
         use_dora=method.variant == "dora",
-        trainable_token_indices=new_tokens or None,
+        trainable_token_indices=_rows_to_train(model, new_tokens) if new_tokens else None,
         bias="none",
     )
     try:
@@ -67,12 +67,23 @@ def _with_lora(model: PreTrainedModel, method: Method, new_tokens: list[int]) ->
         names = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
         raise TuiFtError(f"method.targets {method.targets} are not in this model", f"Its linear layers are {', '.join(names)}.") from error
     head = adapted.get_output_embeddings()
-    if isinstance(head, TrainableTokensWrapper):  # tied to the embedding with its new tokens; trl's fused head reads the bias that peft hides
+    if isinstance(head, TrainableTokensWrapper):  # trl's fused head reads the bias that peft hides
         head.bias = getattr(head.original_module, "bias", None)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
+
+
+def _rows_to_train(model: PreTrainedModel, tokens: list[int]) -> list[int] | dict[str, list[int]]:
+    """Rows of the embedding, and of the head where it has its own: a token whose head row stays as it was made is hard to learn to say.
+
+    A head with a bias keeps its rows: peft would leave the bias out of every logit.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is embedding.weight or getattr(head, "bias", None) is not None:
+        return tokens
+    return {name: tokens for name, module in model.named_modules() if module is embedding or module is head}
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

@@ -149,9 +149,7 @@ def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples
             journal.alert("packing", "warning", cause, "Samples are padded instead of packed.")
         else:
             samples = _pack(samples, recipe.prompt.max_length)
-    new_tokens = [index for token, index in tokenizer.get_added_vocab().items() if index >= model.config.vocab_size] if method.kind == "lora" else []
-    if recipe.prompt.add_tokens and method.kind == "lora":
-        new_tokens = sorted({*new_tokens, *_added_markers(tokenizer)})
+    new_tokens = _added_markers(tokenizer) if recipe.prompt.add_tokens else []
     return adapters.make_trainable(model, method, new_tokens, checkpointing=bool(plan.activation_checkpointing)), samples
 
 
@@ -204,8 +202,7 @@ def _steps_per_epoch(rows: int, plan: Plan) -> int:
 
 
 def _added_markers(tokenizer: Any) -> list[int]:
-    markers = [token for token in tokenizer.get_added_vocab() if token in (tokenizer.chat_template or "")]
-    return [tokenizer.convert_tokens_to_ids(token) for token in markers]
+    return sorted(index for token, index in tokenizer.get_added_vocab().items() if token in tokenizer.chat_template)
 
 
 def _arguments(run: Run, recipe: Recipe, plan: Plan, samples: Samples) -> SFTConfig:
