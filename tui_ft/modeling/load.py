@@ -36,6 +36,7 @@ def load_model(
     double_quantization: bool = True,
     attention: str = "sdpa",
     vocabulary: int = 0,
+    vocabulary_multiple: int = VOCABULARY_MULTIPLE,
     consent: dict[str, str] | None = None,
 ) -> PreTrainedModel:
     """The base model on this process's device, in evaluation mode.
@@ -44,6 +45,8 @@ def load_model(
         precision: bf16, fp16 or fp32: the dtype of weights that are not quantized.
         quantization: none, int8 or nf4.
         vocabulary: rows the embedding must have at least (tokens of the tokenizer); it is resized only if it has fewer.
+        vocabulary_multiple: what a resized embedding is rounded up to; 1 under an adapter, which other programs load onto a model
+            resized to its tokenizer's very length.
         consent: repositories whose own code may run, each with its commit.
 
     Raises:
@@ -70,7 +73,7 @@ def load_model(
             raise
         raise _explained(model, error) from error
     if vocabulary > loaded.get_input_embeddings().num_embeddings:
-        loaded.resize_token_embeddings(vocabulary, pad_to_multiple_of=VOCABULARY_MULTIPLE)
+        loaded.resize_token_embeddings(vocabulary, pad_to_multiple_of=vocabulary_multiple)
     if quantization == "nf4":
         _keep_trainable_layout(loaded)
     loaded.config.use_cache = False

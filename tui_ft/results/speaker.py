@@ -183,6 +183,7 @@ def _base_model(run: Run, vocabulary: int) -> PreTrainedModel:
         quantization=recipe.method.quantization,
         double_quantization=recipe.method.double_quantization,
         vocabulary=vocabulary,
+        vocabulary_multiple=1,
         consent=consent,
     )
 

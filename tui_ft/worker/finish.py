@@ -75,7 +75,7 @@ def _merged(recipe: Recipe, trainer: Any, tokenizer: Any, staged: Path) -> Any:
         return trainer.model.merge_and_unload()
     adapter = staged / "adapter"
     trainer.model.save_pretrained(adapter)
-    base = load.load_model(recipe.model, precision="bf16" if trainer.args.bf16 else "fp32", vocabulary=len(tokenizer))
+    base = load.load_model(recipe.model, precision="bf16" if trainer.args.bf16 else "fp32", vocabulary=len(tokenizer), vocabulary_multiple=1)
     merged = PeftModel.from_pretrained(base, adapter).merge_and_unload()
     shutil.rmtree(adapter)
     return merged

@@ -54,6 +54,7 @@ def train(run: Run, plan: Plan, journal: Journal, inbox: Inbox) -> tuple[str, st
     plan = _resolve(run, recipe, plan, samples, model, journal)
     steps_per_epoch = _steps_per_epoch(len(samples.train), plan)
     conductor = Conductor(run, recipe, journal, inbox, steps_per_epoch, samples.validation is not None)
+    journal.history.clear()  # hundreds of megabytes after 100 000 steps, and nobody needs it from here on
     trainer = Trainer(
         model=model,
         args=_arguments(run, recipe, plan, samples),
@@ -138,6 +139,7 @@ def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples
         double_quantization=method.double_quantization,
         attention=plan.attention,
         vocabulary=len(tokenizer),
+        vocabulary_multiple=1 if method.kind == "lora" else load.VOCABULARY_MULTIPLE,
         consent=run.record().get("trust_remote_code"),
     )
     model.generation_config.eos_token_id = samples.stop_token_ids  # so that a checkpoint, too, can be talked to
