@@ -69,7 +69,7 @@ def no_run_stays() -> Iterator[None]:
             os.kill(owner[0].pid, signal.SIGKILL)
 
 
-async def test_from_the_demo_preset_to_a_running_run_by_enter_alone(no_run_stays: None) -> None:
+async def test_from_the_demo_preset_to_a_running_run_by_enter_alone(quiet: None, no_run_stays: None) -> None:
     app = TuiFtApp("demo")
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, WizardScreen) and app.focused is not None)

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from textual import events, on, work
+from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
-from textual.timer import Timer
 from textual.widgets import Button, Footer, Input, OptionList, Static
 
-from tui_ft.errors import RequestError, TuiFtError
-from tui_ft.recipe import Recipe, files
+from tui_ft.errors import TuiFtError
 from tui_ft.tui import keys
 from tui_ft.tui.draft import REQUIRED, Draft
-from tui_ft.tui.screen import TuiScreen
 from tui_ft.tui.text import MUTED, content
 from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.widgets.plan_panel import PlanPanel, plan_content, plan_line
 from tui_ft.tui.widgets.stepper import State, Stepper
-from tui_ft.tui.wizard.backstage import Backstage, is_here
+from tui_ft.tui.wizard.backstage import Backstage
 from tui_ft.tui.wizard.dataset import DatasetStep
 from tui_ft.tui.wizard.language import LanguageStep
 from tui_ft.tui.wizard.method import MethodStep
 from tui_ft.tui.wizard.model import ModelStep
 from tui_ft.tui.wizard.prompt import PromptStep
-from tui_ft.tui.wizard.review import ReviewStep, copied_to, name_problem, save_preset
+from tui_ft.tui.wizard.review import ReviewStep
+from tui_ft.tui.wizard.starting import Starting
 from tui_ft.tui.wizard.step import Step
 from tui_ft.tui.wizard.training import TrainingStep
 
@@ -38,12 +33,10 @@ STEPS: tuple[type[Step], ...] = (ModelStep, DatasetStep, LanguageStep, PromptSte
 _LOOKS_AT_DATA = (DatasetStep, LanguageStep, PromptStep)
 
 
-class WizardScreen(TuiScreen):
+class WizardScreen(Starting):
     """Edits a draft. Leaving keeps it; starting a run uses it up."""
 
     CSS_PATH = Path(__file__).with_name("wizard.tcss")
-    PAUSE: ClassVar[float] = 0.4
-    """Seconds without a change before anything is looked up or saved."""
     AUTO_FOCUS = ""  # each step knows which of its fields needs a person
     GROUP = "wizard"
     BINDINGS = keys.bindings("wizard")  # type: ignore[assignment]
@@ -53,13 +46,8 @@ class WizardScreen(TuiScreen):
     )
 
     def __init__(self, draft: Draft) -> None:
-        super().__init__()
-        self.draft = draft
-        self.backstage = Backstage()
+        super().__init__(draft)
         self.at = 0
-        self.touched = False
-        """Something was chosen: only then is the kept draft replaced by this one."""
-        self._soon: Timer | None = None
         self._seen: set[int] = set()
 
     def compose(self) -> ComposeResult:
@@ -81,10 +69,6 @@ class WizardScreen(TuiScreen):
         for button in self.query("#nav Button").results(Button):
             button.active_effect_duration = 0  # while the effect lasts a button drops key presses: enter, enter, enter must count
         await self.go(0)
-
-    @property
-    def step(self) -> Step:
-        return self.query_one(Step)
 
     # Going about
 
@@ -185,50 +169,10 @@ class WizardScreen(TuiScreen):
         if self.touched:
             self.app.notify("The draft is kept: New run goes on with it.")
 
-    def _keep(self) -> None:
-        if self.touched:
-            try:
-                self.draft.keep()
-            except OSError as error:
-                self.app.notify(f"The draft cannot be kept: {error.strerror}", severity="warning")
+    def looks_at_data(self) -> bool:
+        return STEPS[self.at] in _LOOKS_AT_DATA
 
-    # Finding out
-
-    def refresh_soon(self) -> None:
-        """Look things up once the person has paused; each change puts it off."""
-        if self._soon:
-            self._soon.stop()
-        self._soon = self.set_timer(self.PAUSE, self._refresh)
-
-    def _refresh(self) -> None:
-        self._keep()
-        if self.draft.usable is None:
-            self.show()
-            return
-        recipe = files.absolute(self.draft.usable, Path.cwd())
-        stands_in = "model.name" in self.draft.problems
-        if not stands_in and self.backstage.facts.key != self.backstage.facts_key(recipe):
-            self.backstage.expect_facts(recipe)
-            self._load_facts(self.backstage, recipe)
-        source_open = "data.source" in self.draft.problems
-        asked = is_here(recipe) or STEPS[self.at] in _LOOKS_AT_DATA
-        if asked and not source_open and self.backstage.preview.key != self.backstage.preview_key(recipe):
-            self.backstage.expect_preview(recipe)
-            self._load_preview(self.backstage, recipe)
-        self.backstage.make_plan(recipe)
-        self.show()
-
-    @work(exclusive=True, group="facts", exit_on_error=False)
-    async def _load_facts(self, backstage: Backstage, recipe: Recipe) -> None:
-        await backstage.load_facts(recipe)
-        backstage.make_plan(recipe)
-        self.show()
-
-    @work(exclusive=True, group="preview", exit_on_error=False)
-    async def _load_preview(self, backstage: Backstage, recipe: Recipe) -> None:
-        await backstage.load_preview(recipe)
-        backstage.make_plan(recipe)
-        self.show()
+    # Showing
 
     def show(self) -> None:
         """Everything that follows from the draft and the findings."""
@@ -303,7 +247,7 @@ class WizardScreen(TuiScreen):
         lines += [f"It began as: {began or 'nothing'} (F5 gives it back)"]
         return "\n".join(lines)
 
-    # The review's actions
+    # What can be done now
 
     def unavailable(self, action: str) -> str:
         if action == "next" and self.at == len(STEPS) - 1:
@@ -322,85 +266,6 @@ class WizardScreen(TuiScreen):
         if (action in ("start", "save_preset", "copy_command") and not last) or (action == "next" and last):
             return False
         return super().check_action(action, parameters)
-
-    def action_copy_command(self) -> None:
-        command = self.draft.command()
-        self.app.copy_to_clipboard(command)
-        target = copied_to()
-        if target:
-            from tui_ft import home
-
-            with suppress(OSError):
-                home.write_atomically(target, command + "\n")
-        self.app.notify("Copied." + (f" It is in {target} as well." if target else ""))
-
-    def action_save_preset(self) -> None:
-        from tui_ft.tui.screens.confirm import Confirm, Prompt
-
-        try:
-            recipe = files.absolute(self.draft.require(), Path.cwd())
-        except TuiFtError as error:
-            self.tui.report(error)
-            return
-
-        def save(overwrite: bool, name: str) -> None:
-            try:
-                self.app.notify(save_preset(recipe, name, overwrite))
-                self.draft.began_as(name)
-                self.show()
-            except RequestError as error:
-                if "already" in error.message and not overwrite:
-                    question = Confirm(f"Replace your preset {name}?", "Its old settings are lost.", yes="Replace", no="Keep it")
-                    self.app.push_screen(question, lambda sure: save(True, name) if sure else None)
-                else:
-                    self.tui.report(error)
-
-        asked = Prompt("Save this recipe as a preset", recipe.name, "Letters, digits, dot, dash and underscore.", name_problem)
-        self.app.push_screen(asked, lambda name: save(False, name) if name else None)
-
-    def action_start(self) -> None:
-        self.step.commit()
-        try:
-            recipe = files.absolute(self.draft.require(), Path.cwd())
-        except TuiFtError as error:
-            self._refused(error)
-            return
-        plan = self.backstage.plan.value
-        if plan is not None and plan.fits is False:
-            from tui_ft.tui.screens.confirm import Confirm
-
-            question = Confirm("This does not fit. Start all the same?", "It will most likely run out of memory.", yes="Start", no="Change it")
-            self.app.push_screen(question, lambda sure: self._start_if(bool(sure), recipe))
-        else:
-            self._start(recipe, False)
-
-    def _start_if(self, sure: bool, recipe: Recipe) -> None:
-        if sure:
-            self._start(recipe, True)
-
-    @work(exclusive=True, group="start", exit_on_error=False)
-    async def _start(self, recipe: Recipe, force: bool) -> None:
-        """Create the run and open its dashboard; a refusal is shown where the person is looking."""
-        from tui_ft.start import start_run
-
-        button = self.query_one("#next", Button)
-        button.disabled = True
-        self.query_one("#nav-note", Static).update(Content.styled("starting …", MUTED))
-        try:
-            run = await asyncio.to_thread(partial(start_run, recipe, force=force))
-        except TuiFtError as error:
-            button.disabled = False
-            self._refused(error)
-            return
-        Draft.forget()
-        self.tui.open_run(run, instead=True)
-
-    def _refused(self, error: TuiFtError) -> None:
-        self.show()
-        step = self.step
-        if isinstance(step, ReviewStep):
-            step.complain(error)
-        self.tui.report(error)
 
     @on(Stepper.Chosen)
     async def _chosen(self, event: Stepper.Chosen) -> None:

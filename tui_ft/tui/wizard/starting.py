@@ -1,0 +1,106 @@
+"""What the last step does: start the run, save the recipe as a preset, copy the command."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from textual import work
+from textual.content import Content
+from textual.widgets import Button, Static
+
+from tui_ft import home
+from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.recipe import Recipe, files
+from tui_ft.tui.draft import Draft
+from tui_ft.tui.text import MUTED
+from tui_ft.tui.wizard.lookups import Lookups
+from tui_ft.tui.wizard.review import ReviewStep, copied_to, name_problem, save_preset
+from tui_ft.tui.wizard.step import Step
+
+
+class Starting(Lookups):
+    """The actions of the review."""
+
+    @property
+    def step(self) -> Step:
+        return self.query_one(Step)
+
+    def action_copy_command(self) -> None:
+        command = self.draft.command()
+        self.app.copy_to_clipboard(command)
+        target = copied_to()
+        if target:
+            with suppress(OSError):
+                home.write_atomically(target, command + "\n")
+        self.app.notify("Copied." + (f" It is in {target} as well." if target else ""))
+
+    def action_save_preset(self) -> None:
+        from tui_ft.tui.screens.confirm import Confirm, Prompt
+
+        try:
+            recipe = files.absolute(self.draft.require(), Path.cwd())
+        except TuiFtError as error:
+            self.tui.report(error)
+            return
+
+        def save(overwrite: bool, name: str) -> None:
+            try:
+                self.app.notify(save_preset(recipe, name, overwrite))
+                self.draft.began_as(name)
+                self.show()
+            except RequestError as error:
+                if "already" in error.message and not overwrite:
+                    question = Confirm(f"Replace your preset {name}?", "Its old settings are lost.", yes="Replace", no="Keep it")
+                    self.app.push_screen(question, lambda sure: save(True, name) if sure else None)
+                else:
+                    self.tui.report(error)
+
+        asked = Prompt("Save this recipe as a preset", recipe.name, "Letters, digits, dot, dash and underscore.", name_problem)
+        self.app.push_screen(asked, lambda name: save(False, name) if name else None)
+
+    def action_start(self) -> None:
+        self.step.commit()
+        try:
+            recipe = files.absolute(self.draft.require(), Path.cwd())
+        except TuiFtError as error:
+            self._refused(error)
+            return
+        plan = self.backstage.plan.value
+        if plan is not None and plan.fits is False:
+            from tui_ft.tui.screens.confirm import Confirm
+
+            question = Confirm("This does not fit. Start all the same?", "It will most likely run out of memory.", yes="Start", no="Change it")
+            self.app.push_screen(question, lambda sure: self._start_if(bool(sure), recipe))
+        else:
+            self._start(recipe, False)
+
+    def _start_if(self, sure: bool, recipe: Recipe) -> None:
+        if sure:
+            self._start(recipe, True)
+
+    @work(exclusive=True, group="start", exit_on_error=False)
+    async def _start(self, recipe: Recipe, force: bool) -> None:
+        """Create the run and open its dashboard; a refusal is shown where the person is looking."""
+        from tui_ft.start import start_run
+
+        button = self.query_one("#next", Button)
+        button.disabled = True
+        self.query_one("#nav-note", Static).update(Content.styled("starting …", MUTED))
+        try:
+            run = await asyncio.to_thread(partial(start_run, recipe, force=force))
+        except TuiFtError as error:
+            button.disabled = False
+            self._refused(error)
+            return
+        Draft.forget()
+        self.tui.open_run(run, instead=True)
+
+    def _refused(self, error: TuiFtError) -> None:
+        self.show()
+        step = self.step
+        if isinstance(step, ReviewStep):
+            step.complain(error)
+        self.tui.report(error)
