@@ -54,6 +54,7 @@ class DashboardScreen(ControlScreen):
         "the marks are the validation loss: when it rises while the training loss falls, the model learns by heart. "
         "Leaving this screen, or the program, leaves the run as it is."
     )
+    AUTO_FOCUS = "#lines"
     BINDINGS = keys.bindings("dashboard")  # type: ignore[assignment]
     CSS_PATH = Path(__file__).with_name("dashboard.tcss")
 
@@ -90,7 +91,6 @@ class DashboardScreen(ControlScreen):
 
     def on_mount(self) -> None:
         self.call_after_refresh(self.look)  # once the log knows how wide it is
-        self.query_one("#lines").focus()
         self.set_interval(SECONDS, self._tick)
         self.set_interval(GPU_SECONDS, self._read_gpu)
 
