@@ -89,9 +89,13 @@ class _Interrupts:
         self.count += 1
 
     def act(self, seen: int) -> int:
-        """Send what the interrupts since the last look ask for; how many there were."""
-        if self.count > seen:
-            now = self.count > 1
+        """Send what the interrupts since the last look ask for; how many have been acted on.
+
+        One that comes meanwhile is left for the next look: it asks for more.
+        """
+        count = self.count
+        if count > seen:
+            now = count > 1
             output.note("\nstopping now" if now else "\nsaving and stopping after this step; Ctrl+C again stops now")
             try:
                 command = control.stop(self.run, now=now)
@@ -99,7 +103,7 @@ class _Interrupts:
                     control.end_by_force(self.run)
             except TuiFtError as error:
                 output.note(error.message)
-        return self.count
+        return count
 
 
 def follow(run: Run, as_json: bool) -> int:
