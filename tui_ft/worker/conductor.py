@@ -55,6 +55,7 @@ class Conductor:
     # --- the trainer's moments ---------------------------------------------------------------------------------
 
     def begin(self, state: TrainerState, control: TrainerControl) -> None:
+        self.inbox.step = state.global_step
         for step, settings in self._replayed:
             if step == state.global_step or (step < state.global_step and "max_steps" in settings):
                 self._apply(settings, state)
@@ -65,6 +66,7 @@ class Conductor:
 
     def step_end(self, state: TrainerState, control: TrainerControl) -> None:
         """After the optimizer step, before its logging, evaluation and saving."""
+        self.inbox.step = state.global_step
         for step, settings in self._replayed:
             if step == state.global_step:
                 self._apply(settings, state)

@@ -23,6 +23,8 @@ class Inbox:
     run: Run
     journal: Journal
     waiting: list[Command] = field(default_factory=list)
+    step: int = 0
+    """The last optimizer step that is done: what a command took effect after."""
     terminated: bool = False
     """SIGTERM came: stop and save at the next step's end, as if it had been asked for."""
 
@@ -56,8 +58,7 @@ class Inbox:
         return any(command.name == name and all(command.args.get(key) == value for key, value in args.items()) for command in self.waiting)
 
     def tell(self, command: Command, phase: str, reason: str = "") -> None:
-        step = self.journal.progress.step
-        self.journal.tell("command", id=command.id, name=command.name, args=command.args, phase=phase, step=step, reason=reason)
+        self.journal.tell("command", id=command.id, name=command.name, args=command.args, phase=phase, step=self.step, reason=reason)
 
     def finish(self, reason: str) -> None:
         """At the end of the attempt nothing stays unanswered."""

@@ -73,6 +73,7 @@ class Journal:
 
     def end(self, outcome: str, reason: str) -> None:
         """The last words. Only the supervisor can record the end of a worker that does not come to them."""
+        self.progress.ended = True  # before the state is told, so that nobody takes it for the whole run's: the supervisor has the last word
         shown = "failed" if outcome == "out-of-memory" else outcome
         self.state(shown, reason)
         self.tell("attempt_ended", outcome=outcome, reason=reason, events_lost=self._lost)
