@@ -21,6 +21,8 @@ from tui_ft.cli import main
 from tui_ft.runs import store
 from tui_ft.runs.events import EventReader
 from tui_ft.runs.store import Run
+from tui_ft.runs.summary import summarize
+from tui_ft.worker.journal import Journal
 
 RUN_KEYS = {
     "run", "dir", "recipe", "state", "step", "total_steps", "epoch", "first_loss", "last_loss", "best_eval_loss", "tokens", "tokens_per_second",
@@ -176,6 +178,28 @@ def test_runs_that_cannot_be_controlled(capsys: pytest.CaptureFixture[str]) -> N
     for command in ("pause", "checkpoint", "stop", "resume"):
         assert "is finished and cannot be" in refusal(capsys, command, finished.id)
     assert "key=value" in refusal(capsys, "set", finished.id, "learning_rate")
+
+
+def test_a_run_is_over_only_when_all_is_written() -> None:
+    """While its supervisor lives, whatever the ending worker writes must not let a follower leave: the report is still to come."""
+    seen = []
+
+    class Watched(Journal):
+        def write_status(self) -> None:
+            super().write_status()
+            seen.append(summarize(self.run).state)
+
+    for outcome in ("finished", "stopped", "failed", "paused"):
+        run = synthetic.recorded("running")
+        journal = Watched(run, 1, log_every=10)
+        journal.begin(0, {})
+        journal.state("running")
+        seen.clear()
+        journal.end(outcome, "over")
+        assert set(seen) == {"running"}
+        run.write_exit_record(1, {"outcome": outcome, "reason": "over"})
+        synthetic.own(run, alive=False)
+        assert summarize(run).state == outcome
 
 
 def follower_of(*arguments: str) -> subprocess.Popen[bytes]:
