@@ -18,6 +18,8 @@ import synthetic
 from runs import COMMAND, SMALL_LORA, WAIT_SECONDS, start, tui_ft, tui_ft_json, wait_for_state, wait_for_step, worker_pid
 
 from tui_ft.cli import main
+from tui_ft.cli.preview_text import print_preview
+from tui_ft.data.preview import Preview
 from tui_ft.runs import store
 from tui_ft.runs.events import EventReader
 from tui_ft.runs.store import Run
@@ -110,7 +112,7 @@ def test_plan(capsys: pytest.CaptureFixture[str], warm: None) -> None:
     assert "--gpu-memory" in refusal(capsys, "plan", "demo", "--gpu-memory", "much")
 
 
-def test_preview(warm: None) -> None:
+def test_preview(capsys: pytest.CaptureFixture[str], warm: None) -> None:
     told = tui_ft_json("preview", "demo", "-n", "2")
     assert told.keys() >= {"sampled", "rows", "kept", "dropped", "languages", "lengths", "samples", "warnings"}
     assert told["lengths"].keys() == {"mean", "p50", "p95", "max", "truncated", "answer_lost"}
@@ -120,8 +122,9 @@ def test_preview(warm: None) -> None:
     assert counted["steps"] == 2 * math.ceil(round(told["kept"] * 0.95) / counted["effective_batch"]), "the plan counts the same rows"
     learned = "".join(token["text"] for token in told["samples"][0]["tokens"] if token["learned"])
 
-    text = tui_ft("preview", "demo", "-n", "1").stdout
-    marked = text[text.index("sample 1:") :]
+    print_preview(Preview.model_validate(told))
+    text = capsys.readouterr().out
+    marked = text[text.index("sample 1:") : text.index("sample 2:")]
     inside = marked[marked.index("⟦") + 1 : marked.index("⟧")]
     assert inside.replace("·", "").replace("⏎", "") == learned and learned.endswith("<|im_end|>")
     assert "<|im_start|>·" in marked and "\x1b" not in text
