@@ -12,7 +12,7 @@ demo: $(READY)  ## the wizard on the demo preset; without a terminal the demo ru
 	$(BIN)/tui-ft demo
 
 test: $(READY)  ## every test
-	$(PYTEST) -n 2 --dist worksteal -q
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -q
 
 check: $(READY)  ## style, types, and the walls between rooms
 	$(BIN)/ruff check

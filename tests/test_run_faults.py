@@ -111,7 +111,8 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(tmp_path, monkeypatch):
         (small / "cache").symlink_to(tmp_path / "cache")  # the demo's model need not fit
         (tmp_path / "cache").mkdir()
         monkeypatch.setenv("TUI_FT_HOME", str(small))
-        run = start("demo", "--set", "train.max_steps=120", "--set", "checkpoints.every=40", "--set", "checkpoints.keep=1", "--set", "evaluate.every=never")
+        run = start("demo", "--set", "train.max_steps=120", "--set", "checkpoints.every=40", "--set", "checkpoints.keep=1",
+                    "--set", "evaluate.every=never")  # fmt: skip
         wait_for(run, lambda summary: bool(summary.checkpoints))
         filler = small / "filler"
         with filler.open("wb") as file, pytest.raises(OSError):

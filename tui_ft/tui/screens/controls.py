@@ -49,7 +49,6 @@ class ControlScreen(TuiScreen):
             self.tui.report(event.error)
         self.look()
 
-
     def _request(self, words: str, act: Callable[[], str | None]) -> None:
         self.requests.line = f"{words}: asking …"
         self.show_head()
