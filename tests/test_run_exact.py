@@ -69,6 +69,21 @@ def test_stop_and_save_where_an_evaluation_was_due(undisturbed):
     assert stopped.checkpoints
 
 
+def test_going_back_to_an_earlier_checkpoint(undisturbed):
+    """The later ones are set aside, else a resume would fall back into the past that was given up."""
+    run = start(*SMALL_LORA, *STEPS, "--set", "checkpoints.every=5", "--set", "checkpoints.keep=9")
+    wait_for_step(run, 21)
+    control.wait(run, control.stop(run))
+    stopped = wait_for_state(run, "stopped")
+    tui_ft("resume", run.id, "--from", "3", code=2)
+    tui_ft("resume", run.id, "--from", "10")
+    assert weights(run.model) == undisturbed
+    events = EventReader(run).poll()
+    assert [event["from_step"] for event in events if event["type"] == "attempt_started"] == [0, 10]
+    aside = {int(place.name.split("-")[1]) for place in (run.checkpoints / "quarantine").iterdir()}
+    assert aside == {checkpoint.step for checkpoint in stopped.checkpoints if checkpoint.step > 10}
+
+
 def test_learning_rate_changed_before_a_crash_is_changed_again(tmp_path):
     """A change that took effect after the checkpoint that is resumed from is made again, at the same step."""
     run = start(*SMALL_LORA, "--set", "train.max_steps=30", "--set", "checkpoints.every=4", "--set", "evaluate.every=never")

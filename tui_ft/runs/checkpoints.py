@@ -95,9 +95,15 @@ def newest_valid(run: Run, step: int | None = None) -> tuple[Path | None, list[s
         if not why:
             return place, notes
         notes.append(f"checkpoint {checkpoint} is set aside: {why}")
-        if place.exists():
-            place.rename(run_quarantine(run) / f"{place.name}-{time.time_ns()}")
+        set_aside(run, checkpoint)
     return None, notes
+
+
+def set_aside(run: Run, step: int) -> None:
+    """Move a checkpoint into quarantine, out of the way of resume and rotation but not lost."""
+    place = folder(run, step)
+    if place.exists():
+        place.rename(run_quarantine(run) / f"{place.name}-{time.time_ns()}")
 
 
 def run_quarantine(run: Run) -> Path:

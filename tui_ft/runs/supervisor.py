@@ -79,9 +79,10 @@ class Supervisor:
 
     def _next_plan(self, attempt: int, record: dict[str, Any]) -> Plan | None:
         """The plan of a restart; None where a restart would end the same way."""
+        plan = self.run.plan(attempt).model_copy(update={"from_step": None})  # not back to where a person once sent it
         if record["outcome"] == "killed":
-            return self.run.plan(attempt)
-        return _halved(self.run.plan(attempt), record) if record["outcome"] == OUT_OF_MEMORY else None
+            return plan
+        return _halved(plan, record) if record["outcome"] == OUT_OF_MEMORY else None
 
     def _one_attempt(self, attempt: int) -> dict[str, Any]:
         """Run one worker to its end and say how it ended."""

@@ -88,9 +88,14 @@ def _starting_point(run: Run, plan: Plan, journal: Journal) -> Path | None:
         raise TuiFtError(
             notes[0] if notes else f"there is no checkpoint {plan.from_step}", "`tui-ft resume` without --from takes the newest whole one."
         )
-    journal.begin(int(read_json(checkpoint / checkpoints.MANIFEST)["step"]) if checkpoint else 0, run.record().get("versions", {}))
+    step = int(read_json(checkpoint / checkpoints.MANIFEST)["step"]) if checkpoint else 0
+    for later in checkpoints.steps(run):
+        if later > step:  # of the past that this attempt supersedes: a later resume must not fall back into it
+            checkpoints.set_aside(run, later)
+            notes.append(f"checkpoint {later} is set aside: the run goes on from step {step}")
+    journal.begin(step, run.record().get("versions", {}))
     for note in notes:
-        journal.alert("checkpoint", "warning", note, "The one before it is used; the damaged one is in ckpt/quarantine.")
+        journal.alert("checkpoint", "warning", note, "It is kept in ckpt/quarantine.")
     return checkpoint
 
 

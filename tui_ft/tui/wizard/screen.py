@@ -13,13 +13,14 @@ from textual.widgets import Button, Footer, Input, OptionList, Static
 
 from tui_ft.errors import TuiFtError
 from tui_ft.tui import keys
-from tui_ft.tui.draft import REQUIRED, Draft
-from tui_ft.tui.text import MUTED, content
+from tui_ft.tui.draft import Draft
+from tui_ft.tui.text import content
 from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.widgets.plan_panel import PlanPanel, plan_content, plan_line
-from tui_ft.tui.widgets.stepper import State, Stepper
+from tui_ft.tui.widgets.stepper import Stepper
 from tui_ft.tui.wizard.backstage import Backstage
 from tui_ft.tui.wizard.dataset import DatasetStep
+from tui_ft.tui.wizard.guidance import IN_A_LIST, OF_THE_REVIEW, field_help, note, step_state, way_on, why_not
 from tui_ft.tui.wizard.language import LanguageStep
 from tui_ft.tui.wizard.method import MethodStep
 from tui_ft.tui.wizard.model import ModelStep
@@ -70,6 +71,11 @@ class WizardScreen(Starting):
             button.active_effect_duration = 0  # while the effect lasts a button drops key presses: enter, enter, enter must count
         await self.go(0)
 
+    @property
+    def last(self) -> bool:
+        """The open step is the review."""
+        return self.at == len(STEPS) - 1
+
     # Going about
 
     async def go(self, index: int) -> None:
@@ -86,8 +92,7 @@ class WizardScreen(Starting):
             await place.remove_children()
             await place.mount(step)
             self.query_one("#lead", Static).update(Content(kind.LEAD))
-            last = self.at == len(STEPS) - 1
-            self.query_one("#next", Button).label = "Start training" if last else "Next →"
+            self.query_one("#next", Button).label = "Start training" if self.last else "Next →"
             self.query_one("#back", Button).disabled = self.at == 0
         self.call_after_refresh(self._focus_first)
         self.refresh_bindings()
@@ -180,38 +185,13 @@ class WizardScreen(Starting):
             return
         with self.app.batch_update():
             problems, backstage = len(self.draft.problems), self.backstage
-            self.query_one(Stepper).show(self.at, [self._state(index) for index in range(len(STEPS))])
+            self.query_one(Stepper).show(self.at, [step_state(step, self.draft, backstage, index in self._seen) for index, step in enumerate(STEPS)])
             self.query_one("#plan-line", Static).update(plan_line(backstage.plan, problems, backstage.facts.busy))
             self.query_one("#plan-panel", PlanPanel).show(plan_content(backstage.plan, problems, backstage.facts.error))
-            self.query_one("#nav-note", Static).update(self._note())
+            self.query_one("#nav-note", Static).update(note(self.draft, backstage))
             for step in self.query(Step):
                 if step.ready:
                     step.show()
-
-    def _state(self, index: int) -> State:
-        step = STEPS[index]
-        wrong = step.problems(self.draft)
-        if wrong:
-            return "open" if all(wrong[key] == REQUIRED.get(key) for key in wrong) and index not in self._seen else "missing"
-        if step in _LOOKS_AT_DATA and self._data_is_wrong(step):
-            return "warns"
-        if step is ModelStep and self.backstage.facts.error:
-            return "warns"
-        if step is ReviewStep:
-            return "open"
-        return "done"
-
-    def _data_is_wrong(self, step: type[Step]) -> bool:
-        found = self.backstage.preview
-        return bool((found.error and step is DatasetStep) or (found.value and found.value.refusals and step is PromptStep))
-
-    def _note(self) -> Content:
-        if self.backstage.preview.busy:
-            return Content.styled("looking at the data …", MUTED)
-        if self.backstage.facts.busy:
-            return Content.styled("looking at the model …", MUTED)
-        begun = f"from {self.draft.origin}" if self.draft.origin else "a new recipe"
-        return content(f"{begun}{', changed' if self.draft.changed else ''}", MUTED)
 
     # Explaining
 
@@ -225,45 +205,27 @@ class WizardScreen(Starting):
 
     def _hint(self) -> str:
         """What enter does where no field is focused."""
-        focused = self.focused
-        if isinstance(focused, OptionList):
-            return "Enter takes the highlighted line; space as well where lines are switched on and off."
-        if not focused or focused.id != "next":
+        if isinstance(self.focused, OptionList):
+            return IN_A_LIST
+        if not self.focused or self.focused.id != "next":
             return ""
-        if self.at == len(STEPS) - 1:
-            return "Enter checks everything once more and starts the run."
-        return f"Enter goes on to {STEPS[self.at + 1].TITLE}. Tab and the arrow keys reach the fields; escape leaves and keeps the draft."
+        return way_on(None if self.last else STEPS[self.at + 1])
 
     def _focused_field(self) -> Field | None:
         return next((field for field in self.query(Field) if field.has_focus_within), None)
 
     def help_text(self) -> str:
         field = self._focused_field()
-        if field is None:
-            return ""
-        began = self.draft.base_text(field.key)
-        lines = [f"{field.spec.label}   ({field.key})", field.spec.help]
-        lines += [f"Accepts: {', '.join(field.spec.choices)}"] if field.spec.choices else []
-        lines += [f"It began as: {began or 'nothing'} (F5 gives it back)"]
-        return "\n".join(lines)
+        return field_help(field, self.draft) if field else ""
 
     # What can be done now
 
     def unavailable(self, action: str) -> str:
-        if action == "next" and self.at == len(STEPS) - 1:
-            return "this is the last step; s starts the run"
-        if action == "back" and self.at == 0:
-            return "this is the first step"
-        if action in ("start", "save_preset", "copy_command") and self.at != len(STEPS) - 1:
-            return "it belongs to the last step, Review"
-        if action == "copy_command" and not self.draft.command():
-            return "there is no command until this is saved as a preset"
-        return ""
+        return why_not(action, self.draft, first=self.at == 0, last=self.last)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """The last step has its own keys; F8, pressed once too often, must not start a run."""
-        last = self.at == len(STEPS) - 1
-        if (action in ("start", "save_preset", "copy_command") and not last) or (action == "next" and last):
+        if (action in OF_THE_REVIEW and not self.last) or (action == "next" and self.last):
             return False
         return super().check_action(action, parameters)
 
@@ -273,7 +235,7 @@ class WizardScreen(Starting):
 
     @on(Button.Pressed, "#next")
     async def _next(self) -> None:
-        if self.at == len(STEPS) - 1:
+        if self.last:
             self.action_start()
         else:
             await self.action_next()
