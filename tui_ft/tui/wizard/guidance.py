@@ -1,0 +1,76 @@
+"""What the wizard tells about itself: how each step stands, what it is doing, what enter does, what cannot be done now, what a field is for."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from tui_ft.tui.draft import REQUIRED, Draft
+from tui_ft.tui.text import MUTED, content
+from tui_ft.tui.widgets.field import Field
+from tui_ft.tui.widgets.stepper import State
+from tui_ft.tui.wizard.backstage import Backstage
+from tui_ft.tui.wizard.dataset import DatasetStep
+from tui_ft.tui.wizard.model import ModelStep
+from tui_ft.tui.wizard.prompt import PromptStep
+from tui_ft.tui.wizard.review import ReviewStep
+from tui_ft.tui.wizard.step import Step
+
+IN_A_LIST = "Enter takes the highlighted line; space as well where lines are switched on and off."
+OF_THE_REVIEW = ("start", "save_preset", "copy_command")
+"""The actions that belong to the last step."""
+
+
+def step_state(step: type[Step], draft: Draft, backstage: Backstage, seen: bool) -> State:
+    """The mark of a step; what must be chosen is missing only once the step was `seen`."""
+    wrong = step.problems(draft)
+    if wrong:
+        return "open" if all(wrong[key] == REQUIRED.get(key) for key in wrong) and not seen else "missing"
+    if _warns(step, backstage):
+        return "warns"
+    return "open" if step is ReviewStep else "done"
+
+
+def _warns(step: type[Step], backstage: Backstage) -> bool:
+    if step is ModelStep:
+        return bool(backstage.facts.error)
+    if step is DatasetStep:
+        return bool(backstage.preview.error)
+    return step is PromptStep and bool(backstage.preview.value and backstage.preview.value.refusals)
+
+
+def note(draft: Draft, backstage: Backstage) -> Content:
+    """What is being looked up; else what the draft began as."""
+    if backstage.preview.busy:
+        return Content.styled("looking at the data …", MUTED)
+    if backstage.facts.busy:
+        return Content.styled("looking at the model …", MUTED)
+    begun = f"from {draft.origin}" if draft.origin else "a new recipe"
+    return content(f"{begun}{', changed' if draft.changed else ''}", MUTED)
+
+
+def way_on(following: type[Step] | None) -> str:
+    """What enter does on Next; `following` is None at the last step."""
+    if following is None:
+        return "Enter checks everything once more and starts the run."
+    return f"Enter goes on to {following.TITLE}. Tab and the arrow keys reach the fields; escape leaves and keeps the draft."
+
+
+def why_not(action: str, draft: Draft, *, first: bool, last: bool) -> str:
+    """Why an action cannot be taken at this step; empty where it can."""
+    if action == "next" and last:
+        return "this is the last step; s starts the run"
+    if action == "back" and first:
+        return "this is the first step"
+    if action in OF_THE_REVIEW and not last:
+        return "it belongs to the last step, Review"
+    if action == "copy_command" and not draft.command():
+        return "there is no command until this is saved as a preset"
+    return ""
+
+
+def field_help(field: Field, draft: Draft) -> str:
+    """What the help says of a field."""
+    lines = [f"{field.spec.label}   ({field.key})", field.spec.help]
+    lines += [f"Accepts: {', '.join(field.spec.choices)}"] if field.spec.choices else []
+    lines += [f"It began as: {draft.base_text(field.key) or 'nothing'} (F5 gives it back)"]
+    return "\n".join(lines)
