@@ -64,8 +64,8 @@ def own(run: Run, alive: bool, attempt: int = 1) -> None:
     """Make this very process the run's supervisor, or one that is gone."""
     who = identity.of(os.getpid())
     if not alive:
-        who = who.model_copy(update={"start": "gone"})
-    home.write_atomically(run.owner_file, json.dumps({"supervisor": who.model_dump(), "attempt": attempt}))
+        who = who.model_copy(update={"start_ticks": "gone"})
+    home.write_atomically(run.owner_file, json.dumps({**who.model_dump(), "attempt": attempt}))
 
 
 def loss_at(step: int, total: int, noise: random.Random) -> float:

@@ -28,7 +28,7 @@ def run() -> Run:
 
 
 def own(run: Run, who: identity.Identity, attempt: int = 1) -> None:
-    run.owner_file.write_text(json.dumps({"supervisor": who.model_dump(), "attempt": attempt}))
+    run.owner_file.write_text(json.dumps({**who.model_dump(), "attempt": attempt}))
 
 
 def test_only_the_owner_can_read(run: Run):
@@ -109,7 +109,7 @@ def test_first_and_last_loss_are_means_of_five_steps(run: Run):
 def test_states(run: Run, alive: bool, exit_record: dict | None, ended: bool, state: str):
     assert summarize(run).state == "queued"
     me = identity.of(os.getpid())
-    own(run, me if alive else me.model_copy(update={"start": "another process of that number"}))
+    own(run, me if alive else me.model_copy(update={"start_ticks": "another process of that number"}))
     Progress(attempt=1, state="running", ended=ended).write(run)
     if exit_record:
         run.write_exit_record(1, exit_record)
@@ -120,7 +120,7 @@ def test_a_process_is_more_than_its_number():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     who = identity.of(child.pid)
     assert who.is_alive()
-    assert not who.model_copy(update={"boot": "another boot"}).is_alive()
+    assert not who.model_copy(update={"boot_id": "another boot"}).is_alive()
     assert not who.model_copy(update={"host": "another-machine"}).is_alive()
     child.kill()
     assert not identity.of(child.pid).is_alive() or child.wait()
@@ -129,7 +129,7 @@ def test_a_process_is_more_than_its_number():
 
 
 def test_commands_of_a_run_without_worker_are_refused(run: Run):
-    own(run, identity.of(os.getpid()).model_copy(update={"start": "gone"}))
+    own(run, identity.of(os.getpid()).model_copy(update={"start_ticks": "gone"}))
     for ask in (control.pause, control.checkpoint, control.stop):
         with pytest.raises(RequestError, match="lost"):
             ask(run)

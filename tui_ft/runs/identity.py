@@ -14,9 +14,9 @@ class Identity(BaseModel):
     """One process on one machine since one boot."""
 
     host: str
-    boot: str
+    boot_id: str
     pid: int
-    start: str
+    start_ticks: str
     """When it started: the kernel's clock ticks on Linux, elsewhere the creation time."""
 
     def is_here(self) -> bool:
@@ -25,12 +25,12 @@ class Identity(BaseModel):
 
     def is_alive(self) -> bool:
         """Whether this very process runs on this machine; a zombie does not."""
-        return self.is_here() and self.boot == _boot() and self.start == _start(self.pid)
+        return self.is_here() and self.boot_id == _boot() and self.start_ticks == _start(self.pid)
 
 
 def of(pid: int) -> Identity:
     """The identity of a living process; of a dead one, an identity that is never alive."""
-    return Identity(host=socket.gethostname(), boot=_boot(), pid=pid, start=_start(pid) or "gone")
+    return Identity(host=socket.gethostname(), boot_id=_boot(), pid=pid, start_ticks=_start(pid) or "gone")
 
 
 @cache

@@ -116,7 +116,7 @@ class Run:
         """The supervisor that last held this run, and the attempt it is at."""
         record = read_json(self.owner_file)
         try:
-            return Identity.model_validate(record["supervisor"]), int(record["attempt"])
+            return Identity.model_validate(record), int(record["attempt"])
         except (KeyError, TypeError, ValueError):
             return None
 

@@ -86,8 +86,8 @@ class Supervisor:
 
     def _one_attempt(self, attempt: int) -> dict[str, Any]:
         """Run one worker to its end and say how it ended."""
-        own = identity.of(os.getpid())
-        home.write_atomically(self.run.owner_file, json.dumps({"supervisor": own.model_dump(), "attempt": attempt}))
+        self.worker = None
+        self._sign(attempt)
         if self.ask_to_stop:
             return {"outcome": "stopped", "reason": "stopped before the attempt began", "code": None, "signal": None}
         kills_before = _oom_kills()
@@ -100,8 +100,15 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
+        self._sign(attempt)
         code = self._reap()
         return self._record(attempt, code, _oom_kills() > kills_before)
+
+    def _sign(self, attempt: int) -> None:
+        """Say who holds the run, at which attempt, with which worker."""
+        owner = {**identity.of(os.getpid()).model_dump(), "attempt": attempt, "worker_pid": self.worker.pid if self.worker else None}
+        with suppress(OSError):  # on a full disk the lock and the events still tell
+            home.write_atomically(self.run.owner_file, json.dumps(owner))
 
     def _reap(self) -> int:
         """Wait for the worker, and end it by force when it was told to end at once and does not."""
