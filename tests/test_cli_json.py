@@ -229,9 +229,9 @@ def test_a_run_that_another_command_stops(warm: None) -> None:
     assert tui_ft_json("runs")[0].keys() >= RUN_KEYS
 
 
-def follow_until(step: int) -> tuple[subprocess.Popen[bytes], Run]:
+def follow_until(step: int, *settings: str) -> tuple[subprocess.Popen[bytes], Run]:
     """Start a run, followed by a process of its own, and wait for a step of it."""
-    follower = follower_of("run", *SMALL_LORA, *LONG)
+    follower = follower_of("run", *SMALL_LORA, *LONG, *settings)
     while not store.all_runs():
         assert follower.poll() is None, follower.stderr.read().decode()
     run = store.find("latest")
@@ -240,13 +240,14 @@ def follow_until(step: int) -> tuple[subprocess.Popen[bytes], Run]:
 
 
 def test_ctrl_c_saves_and_stops(warm: None) -> None:
-    follower, _ = follow_until(2)
+    follower, _ = follow_until(2, "--set", "prompt.max_length=520")
     follower.send_signal(signal.SIGINT)
     told, said = follower.communicate()
     assert follower.returncode == 3, said.decode()
     summary = json.loads(told)
     assert summary["state"] == "stopped" and summary["checkpoints"][-1]["step"] == summary["step"] < 400
     assert b"Ctrl+C again stops now" in said
+    assert b"warning: prompt.max_length 520 is longer than the model's context of 512 tokens" in said
 
 
 def test_ctrl_c_twice_stops_now(warm: None) -> None:

@@ -14,6 +14,7 @@ from transformers import LlamaConfig
 
 from tui_ft.errors import ConfigError
 from tui_ft.planning import doctor, hardware, model_facts, preflight
+from tui_ft.planning.data_facts import DataFacts
 from tui_ft.planning.findings import Finding
 from tui_ft.planning.hardware import GpuReading, Hardware
 from tui_ft.recipe import files
@@ -289,14 +290,15 @@ def test_a_start_is_refused_for_memory_unless_forced_and_for_disk_always(
 ) -> None:
     from tui_ft import start
 
+    seen = DataFacts(None, ())
     tiny = Hardware(gpus=(GpuReading(0, "", "Tiny", (8, 0), 10_000, 5_000, None, None, None),))
     with pytest.raises(ConfigError, match=r"cannot fit(.|\n)*--force"):
-        start.get_ready(wanted(), data_checked=True, hardware=tiny)  # looks at the model by itself
-    forced = start.get_ready(wanted(), data_checked=True, hardware=tiny, force=True)
+        start.get_ready(wanted(), data=seen, hardware=tiny)  # looks at the model by itself
+    forced = start.get_ready(wanted(), data=seen, hardware=tiny, force=True)
     assert forced.plan.fits is False and any("cannot fit" in warning.message for warning in forced.warnings)
-    trusted = start.get_ready(wanted(), data_checked=True, hardware=tiny, trust={wanted().model.name: "0" * 40})
+    trusted = start.get_ready(wanted(), data=seen, hardware=tiny, trust={wanted().model.name: "0" * 40})
     assert trusted.plan.parameters is None
     monkeypatch.setattr(preflight, "free_disk", lambda _: 1000)
     with pytest.raises(ConfigError, match="the run writes up to"):
-        start.get_ready(wanted(), data_checked=True, hardware=CPU, force=True)
+        start.get_ready(wanted(), data=seen, hardware=CPU, force=True)
     assert [item.name for item in tui_ft_home.iterdir()] == ["cache"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,13 +30,13 @@ class Ready:
 
 
 def get_ready(
-    recipe: Recipe, *, hardware: Hardware | None = None, force: bool = False, trust: dict[str, str] | None = None, data_checked: bool = False
+    recipe: Recipe, *, hardware: Hardware | None = None, force: bool = False, trust: dict[str, str] | None = None, data: DataFacts | None = None
 ) -> Ready:
     """Check a recipe with absolute paths and plan it: some seconds, in which two children look at the model and the data. Writes nothing.
 
     Args:
         force: start although the plan says that it does not fit.
-        data_checked: a preview of this very recipe found nothing to refuse; it is not made again.
+        data: what a preview of this very recipe found, its data as they are now; another is not made.
         trust: as in `start_run`. A model that needs its own code is not looked into before it runs, so nothing is said of its memory.
 
     Raises:
@@ -45,13 +46,17 @@ def get_ready(
     hardware = hardware or read()
     findings = preflight.check(recipe, hardware)
     _refuse(findings)
-    facts, data = _look(recipe, look_at_model=recipe.model.name not in (trust or {}), look_at_data=not data_checked)
+    facts, seen = _look(recipe, look_at_model=recipe.model.name not in (trust or {}), look_at_data=data is None)
+    data = data or seen
+    if data:
+        data.check()
     plan = make_plan(recipe, facts=facts, hardware=hardware, rows=data.rows if data else None)
     room = list(preflight.disk_space(plan))  # once more: the model's size may be known only now
     _refuse(room)
     if plan.fits is False and not force:
         raise ConfigError([Problem("hardware", plan.reasons["fits"], "--force tries all the same.")])
-    warnings = [finding for finding in [*findings, *room] if finding.severity == "warning"]
+    warnings = [finding for finding in [*findings, *room] if finding.severity == "warning" and finding.where != "plan"]
+    warnings += [Finding("warning", "plan", warning) for warning in plan.warnings]  # this plan's: the check's own knew less of the model
     return Ready(recipe, plan, list(dict.fromkeys(warnings)))
 
 
@@ -66,8 +71,6 @@ def _look(recipe: Recipe, *, look_at_model: bool, look_at_data: bool) -> tuple[M
             data = of_data.result() if of_data else None
         finally:
             cancelled.set()
-    if data:
-        data.check()
     return facts, data
 
 
@@ -77,18 +80,28 @@ def _refuse(findings: list[Finding]) -> None:
         raise ConfigError(errors)
 
 
-def start_run(recipe: Recipe, *, force: bool = False, trust: dict[str, str] | None = None, data_checked: bool = False) -> Run:
+def start_run(
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    trust: dict[str, str] | None = None,
+    data: DataFacts | None = None,
+    on_warning: Callable[[Finding], None] = lambda _: None,
+) -> Run:
     """Check, plan, create the run's directory and launch its supervisor.
 
     Args:
         trust: repositories whose own Python code may run, each with the commit that was read.
-        data_checked: as in `get_ready`.
+        data: as in `get_ready`.
+        on_warning: is given each warning, before the run begins.
 
     Raises:
         RequestError: the recipe cannot work; nothing was written.
         TuiFtError: the directory or the process could not be made.
     """
-    ready = get_ready(recipe, force=force, trust=trust, data_checked=data_checked)
+    ready = get_ready(recipe, force=force, trust=trust, data=data)
+    for warning in ready.warnings:
+        on_warning(warning)
     run = store.create(ready.recipe, ready.plan, trust)
     launch.start(run)
     return run

@@ -11,6 +11,7 @@ from types import FrameType
 from tui_ft import units
 from tui_ft.cli import output
 from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.planning.findings import Finding
 from tui_ft.recipe import presets
 from tui_ft.runs import control, store
 from tui_ft.runs.events import Event, EventReader
@@ -29,7 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     from tui_ft.start import parse_trust, start_run
 
     trust = parse_trust(arguments.trust_remote_code)
-    started = start_run(presets.open_recipe(arguments.recipe, arguments.set), force=arguments.force, trust=trust)
+    recipe = presets.open_recipe(arguments.recipe, arguments.set)
+    started = start_run(recipe, force=arguments.force, trust=trust, on_warning=_warn)
     return _detached(started, arguments) if arguments.detach else follow(started, arguments.json)
 
 
@@ -40,7 +42,7 @@ def demo(arguments: argparse.Namespace) -> int:
         return open_screen("demo")
     from tui_ft.start import start_run
 
-    return follow(start_run(presets.open_recipe("demo", arguments.set)), arguments.json)
+    return follow(start_run(presets.open_recipe("demo", arguments.set), on_warning=_warn), arguments.json)
 
 
 def resume(arguments: argparse.Namespace) -> int:
@@ -67,6 +69,10 @@ def _resume_lost(arguments: argparse.Namespace) -> int:
     elif not lost:
         output.say("No run is lost.")
     return 0
+
+
+def _warn(finding: Finding) -> None:
+    output.note(f"  warning: {finding.message}" + (f"\n    → {finding.hint}" if finding.hint else ""))
 
 
 def _detached(started: Run, arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tui_ft.errors import ConfigError, Problem
@@ -16,9 +17,15 @@ TIMEOUT = 300.0  # seconds: a dataset of the Hub is fetched on the way, and a sl
 @dataclass(frozen=True)
 class DataFacts:
     rows: int | None
-    """Training samples, validation taken off; None where only the beginning of a large source was looked at."""
+    """Training samples, validation taken off; None where they were not all counted."""
     refusals: tuple[str, ...]
     """Why a run on this data would fail before its first step; empty: it would start."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, kept: int, sampled: int | None, refusals: Iterable[str]) -> DataFacts:
+        """From what a preview of `recipe` counted."""
+        share = recipe.data.validation if isinstance(recipe.data.validation, float) else 0.0
+        return cls(max(1, round(kept * (1 - share))) if sampled is None else None, tuple(visible(refusal) for refusal in refusals))
 
     def check(self) -> None:
         """Refuse what cannot be trained on.
@@ -46,6 +53,4 @@ def look(recipe: Recipe, *, timeout: float = TIMEOUT, cancelled: threading.Event
         return None
     if found is None:
         return None
-    share = recipe.data.validation if isinstance(recipe.data.validation, float) else 0.0
-    rows = max(1, round(found["kept"] * (1 - share))) if found["sampled"] is None else None
-    return DataFacts(rows, tuple(visible(refusal) for refusal in found["refusals"]))
+    return DataFacts.of(recipe, found["kept"], found["sampled"], found["refusals"])

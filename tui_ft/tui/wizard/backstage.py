@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -19,6 +20,8 @@ from tui_ft.tui import child
 
 if TYPE_CHECKING:
     from tui_ft.data.preview import Preview
+    from tui_ft.planning import findings
+    from tui_ft.planning.data_facts import DataFacts
     from tui_ft.planning.hardware import Hardware
     from tui_ft.planning.model_facts import ModelFacts
 
@@ -46,6 +49,8 @@ class Backstage:
         self.facts: Finding[ModelFacts] = Finding()
         self.plan: Finding[Plan] = Finding()
         self.hardware: Hardware | None = None
+        self._files: dict[str, tuple[int, int]] = {}
+        """The local files that the preview read, as they were."""
 
     def preview_key(self, recipe: Recipe) -> str:
         return json.dumps(
@@ -64,6 +69,7 @@ class Backstage:
 
     async def load_preview(self, recipe: Recipe, seconds: float = 300.0) -> None:
         """Ask the data child; the old value stays in sight meanwhile. `expect_preview` comes first."""
+        self._files = await asyncio.to_thread(_local_files, recipe)
         try:
             answer = await child.ask("tui_ft.data.preview", "-n", str(SAMPLES), stdin=recipe.model_dump_json(), seconds=seconds)
         except OSError as error:
@@ -92,26 +98,56 @@ class Backstage:
 
         self.hardware = hardware.read()
         facts = self.facts.value if self.facts.key == self.facts_key(recipe) else None
+        data = self.data_facts(recipe)
         try:
-            self.plan.value = planner.make_plan(recipe, facts=facts, hardware=self.hardware, rows=self._training_rows(recipe))
+            self.plan.value = planner.make_plan(recipe, facts=facts, hardware=self.hardware, rows=data.rows if data else None)
             self.plan.error = self.plan.hint = ""
         except ConfigError as error:
             self.plan.error, self.plan.hint = "; ".join(f"{problem.where}: {problem.message}" for problem in error.problems), error.problems[0].hint
         except TuiFtError as error:
             self.plan.error, self.plan.hint = error.message, error.hint
 
-    def _training_rows(self, recipe: Recipe) -> int | None:
-        """The samples left for training, where all rows were looked at."""
+    def data_facts(self, recipe: Recipe) -> DataFacts | None:
+        """What the preview found; None unless it is of this very recipe."""
+        from tui_ft.planning.data_facts import DataFacts
+
         seen = self.preview.value
-        if seen is None or seen.sampled is not None or self.preview.key != self.preview_key(recipe):
+        if seen is None or self.preview.busy or self.preview.key != self.preview_key(recipe):
             return None
-        share = recipe.data.validation if isinstance(recipe.data.validation, float) else 0.0
-        return max(1, round(seen.kept * (1 - share)))
+        return DataFacts.of(recipe, seen.kept, seen.sampled, seen.refusals)
+
+    def data_findings(self, recipe: Recipe) -> list[findings.Finding]:
+        """Why a start would be refused for its data, as far as the preview of this very recipe tells."""
+        from tui_ft.planning import findings
+
+        if self.preview.busy or self.preview.key != self.preview_key(recipe):
+            return []
+        if self.preview.error:
+            return [findings.Finding("error", "data", self.preview.error, self.preview.hint)]
+        facts = self.data_facts(recipe)
+        return [findings.Finding("error", "data", refusal) for refusal in facts.refusals] if facts else []
+
+    def data_as_it_is(self, recipe: Recipe) -> DataFacts | None:
+        """As `data_facts`, and None too where a file has changed since; asks the disk."""
+        facts = self.data_facts(recipe)
+        return facts if facts and self._files == _local_files(recipe) else None
 
 
 def is_here(recipe: Recipe) -> bool:
     """Whether model and data can be looked at without a network: then nobody has to ask for it."""
     return all(name == demo.NAME or Path(name).expanduser().exists() for name in (recipe.model.name, recipe.data.source))
+
+
+def _local_files(recipe: Recipe) -> dict[str, tuple[int, int]]:
+    """Size and time of change of what the preview reads: data, tokenizer, template; in folders as deep as data are looked for."""
+    found = {}
+    for name in (recipe.model.name, recipe.data.source, recipe.prompt.template):
+        path = Path(name).expanduser()
+        for file in (path, *path.glob("*"), *path.glob("*/*")):
+            with suppress(OSError):
+                state = file.stat()
+                found[str(file)] = state.st_size, state.st_mtime_ns
+    return found
 
 
 def _read_preview(value: object) -> Preview | None:

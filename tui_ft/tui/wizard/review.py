@@ -53,8 +53,11 @@ class ReviewStep(Step):
         from tui_ft.planning import preflight
 
         recipe = files.absolute(self.draft.recipe, Path.cwd())
+        data = self.backstage.data_findings(recipe)
         try:
-            place.update(_findings(await asyncio.to_thread(preflight.check, recipe)))
+            found = await asyncio.to_thread(preflight.check, recipe)
+            known = {finding.where.partition(".")[0] for finding in found if finding.severity == "error"}
+            place.update(_findings([*(() if known & {"data", "model", "prompt"} else data), *found]))  # the same in two wordings helps nobody
         except TuiFtError as error:
             place.update(_problems(error))
 

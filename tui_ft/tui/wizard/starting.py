@@ -90,7 +90,8 @@ class Starting(Lookups):
         button.disabled = True
         self.query_one("#nav-note", Static).update(Content.styled("starting …", MUTED))
         try:
-            run = await asyncio.to_thread(partial(start_run, recipe, force=force))
+            data = await asyncio.to_thread(self.backstage.data_as_it_is, recipe)
+            run = await asyncio.to_thread(partial(start_run, recipe, force=force, data=data))
         except TuiFtError as error:
             button.disabled = False
             self._refused(error)
