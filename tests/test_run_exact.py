@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from runs import SMALL_LORA, start, tui_ft, tui_ft_json, wait_for, wait_for_state, wait_for_step, weights, worker_pid
 
@@ -101,3 +103,15 @@ def test_learning_rate_changed_before_a_crash_is_changed_again(tmp_path):
     assert all(after[step] == pytest.approx(before[step]) for step in again)
     assert after[changed["step"] + 1 if changed["step"] >= resumed_from else resumed_from + 1] < 1.1e-5
     wait_for(run, lambda summary: summary.state == "finished")
+
+
+def test_a_worker_killed_after_its_last_step_only_writes_the_model(undisturbed):
+    """The library would train one step more."""
+    run = start(*SMALL_LORA, *STEPS)
+    wait_for(run, lambda summary: any(checkpoint.step == 44 for checkpoint in summary.checkpoints) or summary.state == "finished")
+    wait_for_state(run, "finished")
+    shutil.rmtree(run.model)
+    (run.path / "exit" / "1.json").unlink()  # as if killed before the model was written
+    tui_ft("resume", run.id)
+    assert weights(run.model) == undisturbed
+    assert not [event for event in EventReader(run).poll() if event["type"] == "step" and event["attempt"] == 2]

@@ -80,7 +80,7 @@ class Conductor:
         self._pausing += [command for command in self.inbox.take("pause") if not self._free(command)]
         if self._asked_checkpoints:
             control.should_save = True
-        if self._ending or self.inbox.terminated:
+        if self._is_asked_to_end(state):
             control.should_save, control.should_evaluate = True, False
             control.should_training_stop = True
         self.between_batches()
@@ -98,9 +98,10 @@ class Conductor:
     def after_step(self) -> None:
         """After logging, evaluation and saving of a step: pauses happen here, with everything told."""
         pausing, self._pausing = self._pausing, []
-        if pausing and not self.trainer.control.should_training_stop:
-            for command in pausing:
-                self.inbox.tell(command, "effected", "paused; the memory is kept")
+        ending = self.trainer.control.should_training_stop
+        for command in pausing:
+            self.inbox.tell(command, "rejected" if ending else "effected", "this was the last step" if ending else "paused; the memory is kept")
+        if pausing and not ending:
             self._wait_paused()
 
     def evaluated(self, state: TrainerState, control: TrainerControl, metrics: dict[str, float]) -> None:
@@ -123,8 +124,11 @@ class Conductor:
         for command in self._asked_checkpoints:
             self.inbox.tell(command, "effected", f"checkpoint {step}")
         self._asked_checkpoints = []
-        if self._ending or self.inbox.terminated:
+        if self._is_asked_to_end(self.trainer.state):
             self._end_saved(step)
+        for command in self._ending:
+            self.inbox.tell(command, "effected", "that was the last step anyway: the run is finished")
+        self._ending = []
 
     def save_failed(self, error: str) -> None:
         """Training goes on: the last whole checkpoint is still there, and room may be made."""
@@ -159,7 +163,15 @@ class Conductor:
     def eval_loss_at(self, step: int) -> float | None:
         return self._evals.get(step)
 
+    def last_step(self, planned: int) -> int:
+        """The step after which all is done: as planned, or as a person has shortened it since."""
+        return min([planned, *(int(settings["max_steps"]) for _, settings in self._replayed if "max_steps" in settings)])
+
     # --- rules -------------------------------------------------------------------------------------------------
+
+    def _is_asked_to_end(self, state: TrainerState) -> bool:
+        """Whether somebody wants the attempt to end before its time; after the last step it is over anyway."""
+        return bool(self._ending or self.inbox.terminated) and state.global_step < state.max_steps
 
     def _eval_due(self, state: TrainerState) -> bool:
         every = self.recipe.evaluate.every

@@ -48,7 +48,7 @@ def _take_weights_of(run: Run, trainer: Any, step: int) -> None:
     if why:
         trainer.journal.alert("checkpoint", "warning", f"the best checkpoint {step} cannot be used: {why}", "The final model has the last weights.")
         return
-    trainer._load_from_checkpoint(str(place), trainer.model)
+    trainer.take_back(place, step)
 
 
 def _write(run: Run, recipe: Recipe, trainer: Any, tokenizer: Any, stop_token_ids: list[int]) -> None:

@@ -67,7 +67,10 @@ def train(run: Run, plan: Plan, journal: Journal, inbox: Inbox) -> tuple[str, st
         conductor=conductor,
         data_fingerprint=samples.fingerprint,
     )
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint and journal.progress.step >= conductor.last_step(plan.steps or 0):
+        trainer.take_back(checkpoint, journal.progress.step)  # every step is done, only the final model is missing; the library would train one more
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if conductor.outcome == "finished":
         finish(run, recipe, trainer, tokenizer, samples.stop_token_ids, conductor.best_step())
     return conductor.outcome, conductor.reason or _done(trainer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,6 +75,11 @@ class Trainer(SFTTrainer):
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices):
             return super().evaluate(*args, **kwargs)
+
+    def take_back(self, checkpoint: Path, step: int) -> None:
+        """The weights of a checkpoint, without going on from it."""
+        self._load_from_checkpoint(str(checkpoint), self.model)
+        self.state.global_step = step
 
     def _get_output_dir(self, trial: Any = None) -> str:
         return str(self.run.checkpoints / ".staging")
