@@ -115,6 +115,17 @@ async def test_a_wrong_value_is_told_at_its_field_and_stops_the_start(quiet: Non
         assert store.all_runs() == []
 
 
+async def test_the_arrow_keys_go_from_field_to_field(quiet: None) -> None:
+    app = TuiFtApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await open_wizard(pilot, app, "demo")
+        await pilot.press("6")
+        await until(pilot, lambda: screen.at == 5 and bool(screen.query("#next:focus")))
+        for key, field in (("down", "epochs"), ("down", "max_steps"), ("down", "effective_batch"), ("up", "max_steps")):
+            await pilot.press(key)
+            await until(pilot, lambda field=field: bool(screen.query(f"#field-train-{field} Input:focus")))
+
+
 async def test_a_new_recipe_is_typed_in_by_keyboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None) -> None:
     monkeypatch.chdir(tmp_path)
     app = TuiFtApp()

@@ -96,6 +96,8 @@ TABLE: dict[str, tuple[Key, ...]] = {
     "wizard": (
         Key("wizard.back", "f7,ctrl+left", "Back", "Go to the step before.", shown_as="F7", priority=True),
         Key("wizard.next", "f8,ctrl+right", "Next", "Go to the next step; enter on the last field does the same.", shown_as="F8", priority=True),
+        Key("wizard.next-field", "down", "Next field", "To the next field, as tab.", show=False, call="app.focus_next"),
+        Key("wizard.field-before", "up", "Field before", "To the field before.", show=False, call="app.focus_previous"),
         Key("wizard.restore", "f5", "Restore", "Give the focused field its value from the preset or the default back.", shown_as="F5", show=False),
         Key("wizard.plan", "f6", "Plan", "Show or hide the plan in full.", shown_as="F6", priority=True),
         Key("wizard.start-over", "f9", "Start over", "Forget this draft and begin with an empty recipe.", shown_as="F9", show=False),

@@ -39,7 +39,7 @@ class DatasetStep(Step):
         yield self.field("data.config", "the only one")
         yield self.field("data.split")
         yield self.field("data.format")
-        yield self.field("data.columns", "found by looking, e.g. instruction: question, output: answer")
+        yield self.field("data.columns", "found by looking, or output: answer")
         yield self.field("data.oasst")
         yield self.field("data.validation")
         yield self.field("data.max_rows", "all of them")

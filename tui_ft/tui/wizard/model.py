@@ -68,7 +68,7 @@ class ModelStep(Step):
             [Option(Content.assemble(line(row["name"], style="bold"), "\n", (units.size(row["bytes"]), MUTED)), row["name"]) for row in rows]
         )
         if not rows:
-            reason = answer.error or "None in the Hub's cache: a Hub id above is downloaded when the run starts."
+            reason = answer.error or "None in the Hub's cache yet.\nA Hub id above is downloaded\nwhen the run starts."
             listed.add_option(Option(content(reason, MUTED), disabled=True))
 
     @on(OptionList.OptionHighlighted, "#presets")

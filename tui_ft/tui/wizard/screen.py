@@ -64,7 +64,7 @@ class WizardScreen(Starting):
             yield Button("← Back", id="back", compact=True)
             yield Button("Next →", id="next", compact=True, variant="primary")
             yield Static("", id="nav-note")
-        yield Footer()
+        yield Footer(show_command_palette=False)
 
     async def on_mount(self) -> None:
         for button in self.query("#nav Button").results(Button):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on
-from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.suggester import Suggester
 from textual.widgets import Static
 from textual.worker import Worker
 
+from tui_ft.tui import keys
 from tui_ft.tui.draft import REQUIRED, Draft
 from tui_ft.tui.text import MUTED, content
 from tui_ft.tui.widgets.field import Field
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 class Step(VerticalScroll, can_focus=False):
     """One step. It holds no state of its own: everything is in the draft, so that it can be left and come back to at any time."""
 
-    BINDINGS = [  # noqa: RUF012
-        Binding("down", "screen.focus_next", "Next field", show=False),
-        Binding("up", "screen.focus_previous", "Field before", show=False),
-    ]
+    BINDINGS = [keys.find(f"wizard.{name}").binding() for name in ("next-field", "field-before")]  # noqa: RUF012
+    """The screen's own, here in place of those that scroll."""
 
     TITLE: ClassVar[str] = ""
     LEAD: ClassVar[str] = ""
