@@ -310,6 +310,20 @@ async def test_resizing_keeps_what_was_chosen() -> None:
         assert steps == [str(step) for step in range(200, 0, -20)]
 
 
+async def test_in_a_terminal_made_smaller_the_log_still_follows_and_the_way_out_is_shown() -> None:
+    run = synthetic.recorded("finished", steps=120, total=200)
+    app = TuiFtApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(app, pilot, run)
+        log = screen.query_one("#lines", Log)
+        await until(pilot, lambda: log.max_scroll_y > 0 and log.is_vertical_scroll_end)
+        assert "Pause" in screen_text(app).splitlines()[-1]
+        await pilot.resize_terminal(60, 15)
+        await until(pilot, lambda: log.size.height < 8 and log.is_vertical_scroll_end)
+        keys = screen_text(app).splitlines()[-1]
+        assert "Leave" in keys and "Help" in keys and "Pause" not in keys
+
+
 async def test_a_checkpoint_becomes_one_file() -> None:
     run = synthetic.recorded("finished", steps=40, total=40)
     app = TuiFtApp()

@@ -96,6 +96,9 @@ class DashboardScreen(ControlScreen):
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.show_head)
+        log = self.query_one("#lines", Log)
+        if log.is_vertical_scroll_end:  # still as it was laid out before; what showed the newest line goes on showing it
+            self.call_after_refresh(log.scroll_end, animate=False)
 
     def _tick(self) -> None:
         if self.is_current:
