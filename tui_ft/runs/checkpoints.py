@@ -32,10 +32,15 @@ def folder(run: Run, step: int) -> Path:
 
 def staging(run: Run) -> Path:
     """An empty folder for the next checkpoint; its name never looks like a finished one."""
+    discard_staging(run)
     place = run.checkpoints / ".staging"
-    shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o700)
     return place
+
+
+def discard_staging(run: Run) -> None:
+    """Remove a checkpoint that was not published; never fails, since it comes after a failure."""
+    shutil.rmtree(run.checkpoints / ".staging", ignore_errors=True)
 
 
 def publish(staged: Path, run: Run, step: int, facts: dict[str, Any]) -> Path:

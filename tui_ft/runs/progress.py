@@ -125,14 +125,6 @@ class Progress(BaseModel):
         home.write_atomically(run.status_file, self.model_dump_json())
 
 
-def replay(events: Iterable[Event], from_step: int) -> Progress:
-    """The progress at `from_step`, from the events of the attempts so far: what later steps said is superseded."""
-    progress = Progress()
-    for event in kept_events(events, from_step):
-        progress.apply(event)
-    return progress
-
-
 def kept_events(events: Iterable[Event], from_step: int | None = None) -> list[Event]:
     """The events that still hold: an attempt that starts at step n supersedes what earlier ones said of later steps.
 

@@ -99,13 +99,10 @@ class Trainer(SFTTrainer):
             facts = {"eval_loss": self.conductor.eval_loss_at(step), "data": self.data_fingerprint, "attempt": self.journal.attempt}
             published = checkpoints.publish(staged, self.run, step, facts)
         except Exception as error:  # a full disk arrives as OSError, SafetensorError or RuntimeError
-            self._save_failed(error)
+            checkpoints.discard_staging(self.run)
+            self.conductor.save_failed(f"{type(error).__name__}: {error}")
             return
         self.conductor.saved(step, published, time.monotonic() - started)
-
-    def _save_failed(self, error: Exception) -> None:
-        checkpoints.staging(self.run).rmdir()
-        self.conductor.save_failed(f"{type(error).__name__}: {error}")
 
 
 class Hooks(TrainerCallback):
