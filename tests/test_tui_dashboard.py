@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import synthetic
+from pilots import until
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, OptionList
 
@@ -25,15 +25,6 @@ from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
 from tui_ft.tui.widgets.telling import told
 
 SIZES = [(60, 15), (80, 24), (120, 40)]
-
-
-async def until(pilot: Pilot[int], true: Callable[[], object], seconds: float = 8.0) -> None:
-    """Wait for a condition, not for a time."""
-    for _ in range(round(seconds / 0.02)):
-        if true():
-            return
-        await pilot.pause(0.02)
-    raise AssertionError(f"it did not come to it: {true}")
 
 
 async def opened(app: TuiFtApp, pilot: Pilot[int], run: Run) -> DashboardScreen:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import synthetic
-from textual.pilot import Pilot
+from pilots import until
 from textual.widgets import Input, OptionList
 
 from tui_ft import text
@@ -17,15 +15,6 @@ from tui_ft.tui.screens.dashboard import DashboardScreen
 from tui_ft.tui.screens.home import HomeScreen
 
 SIZES = [(60, 15), (80, 24), (120, 40)]
-
-
-async def until(pilot: Pilot[int], true: Callable[[], object], seconds: float = 8.0) -> None:
-    """Wait for a condition, not for a time."""
-    for _ in range(round(seconds / 0.02)):
-        if true():
-            return
-        await pilot.pause(0.02)
-    raise AssertionError(f"it did not come to it: {true}")
 
 
 def lines(app: TuiFtApp, selector: str) -> list[str]:
