@@ -11,7 +11,7 @@ from types import FrameType
 from tui_ft import units
 from tui_ft.cli import output
 from tui_ft.errors import RequestError, TuiFtError
-from tui_ft.planning.findings import Finding
+from tui_ft.findings import Finding
 from tui_ft.recipe import presets
 from tui_ft.runs import control, store
 from tui_ft.runs.events import Event, EventReader

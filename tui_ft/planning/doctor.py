@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from tui_ft import __version__, home, units
-from tui_ft.planning.findings import Finding
+from tui_ft.findings import Finding
 from tui_ft.planning.hardware import Hardware, free_disk, read
 from tui_ft.text import one_line
 

@@ -19,8 +19,8 @@ from tui_ft.recipe import Plan, Recipe
 from tui_ft.tui import child
 
 if TYPE_CHECKING:
+    from tui_ft import findings
     from tui_ft.data.preview import Preview
-    from tui_ft.planning import findings
     from tui_ft.planning.data_facts import DataFacts
     from tui_ft.planning.hardware import Hardware
     from tui_ft.planning.model_facts import ModelFacts
@@ -118,7 +118,7 @@ class Backstage:
 
     def data_findings(self, recipe: Recipe) -> list[findings.Finding]:
         """Why a start would be refused for its data, as far as the preview of this very recipe tells."""
-        from tui_ft.planning import findings
+        from tui_ft import findings
 
         if self.preview.busy or self.preview.key != self.preview_key(recipe):
             return []

@@ -20,7 +20,7 @@ from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.wizard.step import Shown, Step
 
 if TYPE_CHECKING:
-    from tui_ft.planning.findings import Finding
+    from tui_ft.findings import Finding
 
 
 class ReviewStep(Step):

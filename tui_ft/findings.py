@@ -1,4 +1,4 @@
-"""What a check found: one line for a person, with what to do about it."""
+"""What a check found: one line for a person, with the places and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,3 +16,5 @@ class Finding:
     """The recipe key it is about, or the part of the machine."""
     message: str
     hint: str = ""
+    places: tuple[str, ...] = ()
+    """Rows that it was seen in, the first few, as a person finds them (`train.jsonl:12`); harmless to show."""
