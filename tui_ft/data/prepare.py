@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from tui_ft.data import reading, split
-from tui_ft.data.lengths import Lengths, summarize
+from tui_ft.data import lengths, reading, split
+from tui_ft.data.lengths import Lengths
 from tui_ft.data.reading import Progress, Reading
 from tui_ft.data.samples import Counts, Sample, blocks, encode
 from tui_ft.data.tokenizer import stop_token_ids
@@ -129,9 +129,10 @@ def report_of(recipe: Recipe, side: Side) -> Report:
     warnings = list(read.found.notices)
     if read.found.name == PLAIN_TEXT and prompt.template != PLAIN_TEXT:
         warnings.append(f"plain text has no turns: it is learned as it is, and prompt.template {prompt.template} only says how the model will chat")
-    if counts.truncated:
-        lost = f", {counts.answer_lost} of them lost their whole answer and are dropped" if counts.answer_lost else ""
-        warnings.append(f"{counts.truncated} of {len(counts.lengths)} samples are cut to {prompt.max_length} tokens{lost}")
+    summary = lengths.summarize(lengths.table(counts.lengths), prompt.max_length, prompt.overlong)
+    if summary.truncated:
+        lost = f", {summary.answer_lost} of them lost their whole answer and are dropped" if summary.answer_lost else ""
+        warnings.append(f"{summary.truncated} of {len(counts.lengths)} samples are cut to {prompt.max_length} tokens{lost}")
     if ledger.bad:
         warnings.append(f"{ledger.bad} unusable rows are left out")
     return Report(
@@ -144,7 +145,7 @@ def report_of(recipe: Recipe, side: Side) -> Report:
         dropped_samples=ledger.samples,
         bad_rows=ledger.bad,
         languages=dict(read.languages.most_common()),
-        lengths=summarize(counts.lengths, counts.truncated, counts.answer_lost),
+        lengths=summary,
         warnings=warnings,
     )
 

@@ -10,13 +10,15 @@ import argparse
 import contextlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from tui_ft.data import prepare, reading, samples, tokenizer
-from tui_ft.data.lengths import Lengths
+from tui_ft.data.lengths import Entry, Lengths
 from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.findings import Finding
 from tui_ft.recipe.files import validate
 from tui_ft.recipe.schema import Recipe
 from tui_ft.text import one_line
@@ -31,11 +33,35 @@ class Token(BaseModel):
     id: int
     text: str = Field(description="The characters that it adds; joined, the tokens' texts are the sample's text.")
     learned: bool
+    kind: str = Field("", description="bos, eos, end (ends a turn), pad or special; empty for ordinary text.")
 
 
 class PreviewSample(BaseModel):
     text: str = Field(description="The rendered text as the model sees it, cut where training cuts it. Foreign text: show it through text.visible.")
     tokens: list[Token]
+    origin: str = Field("", description="Where it comes from, for a person: `train.jsonl:12`, `tree 5af2…`. Foreign text.")
+    length: int = Field(0, description="Tokens before anything was cut.")
+
+
+class Shelved(BaseModel):
+    """Where a sample stands in the shelf file, with what is needed to choose it."""
+
+    offset: int = Field(description="Bytes from the start of the file to its line, the JSON of a PreviewSample.")
+    size: int = Field(description="Bytes of the line.")
+    tokens: int = Field(description="Tokens after cutting.")
+    learned: int
+    truncated: bool
+
+
+class TreeStatistics(BaseModel):
+    """What oasst message trees hold, before anything is left out."""
+
+    trees: int = 0
+    messages: int = 0
+    mean_depth: float = Field(0.0, description="Messages on the longest path of a tree, on average.")
+    max_depth: int = 0
+    languages: dict[str, int] = Field(default_factory=dict, description="Trees by the language of their first message.")
+    states: dict[str, int] = Field(default_factory=dict, description="Trees by tree_state, where the data name one.")
 
 
 class Preview(BaseModel):
@@ -55,10 +81,19 @@ class Preview(BaseModel):
     columns: list[str] = Field(default_factory=list)
     rows_shown: list[dict[str, str]] = Field(default_factory=list, description="The first rows, each cell on one line, harmless to show.")
     dropped_samples: dict[str, list[str]] = Field(default_factory=dict)
+    format_confidence: float = Field(1.0, description="Share of the first rows that read without fault in this format, 0 to 1.")
+    language_source: str = Field("", description="What tells the languages: `column NAME`, `detected`, or empty where nothing does.")
+    length_table: list[Entry] = Field(default_factory=list, description="For data.lengths: (tokens, first learned token, samples) before cutting.")
+    duplicates: int = Field(0, description="Samples that repeat an earlier one exactly.")
+    trees: TreeStatistics | None = None
+    findings: list[Finding] = Field(default_factory=list, description="Everything to know before a start, errors first.")
+    shelf: list[Shelved] = Field(default_factory=list, description="The samples written to the file that --shelf names, in their order.")
 
 
-def preview(recipe: Recipe, n: int = 3, exact: bool = False) -> Preview:
+def preview(recipe: Recipe, n: int = 3, exact: bool = False, shelf: Path | None = None) -> Preview:
     """The first `n` samples and the counts, from a sample of a large source unless `exact`. A tokenizer folder is enough, no weights.
+
+    With `shelf`, up to `SHELVED` samples are also written there, to be walked through.
 
     Raises:
         RequestError: the source, its format, the tokenizer or the template cannot be used at all. What only a start would refuse

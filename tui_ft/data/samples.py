@@ -46,10 +46,8 @@ class Sample:
 class Counts:
     """What was measured on the way."""
 
-    lengths: list[int]
-    """Tokens of each rendered conversation before anything was cut."""
-    truncated: int = 0
-    answer_lost: int = 0
+    lengths: list[tuple[int, int]]
+    """Of each rendered conversation before anything was cut: its tokens, and the place of the first one that is learned."""
 
 
 def encode(
@@ -119,18 +117,16 @@ def _part(sample: Sample, start: int, stop: int, group: str) -> Sample:
 def _sample(conversation: Conversation, encoded: Encoded, prompt: Prompt, ledger: Ledger, counts: Counts, keep_pieces: bool) -> Sample | None:
     import xxhash
 
-    counts.lengths.append(len(encoded.ids))
+    targets = encoded.learned[1:]  # the first token is never a target
+    counts.lengths.append((len(encoded.ids), int(targets.argmax()) + 1 if targets.any() else len(encoded.ids)))
     cut = len(encoded.ids)
     if cut > prompt.max_length and prompt.overlong == "drop":
         ledger.drop(TOO_LONG)
         return None
     if cut > prompt.max_length and prompt.overlong != "split":
-        counts.truncated += 1
         cut = prompt.max_length
-    if not encoded.learned[1:cut].any():  # the first token is never a target
-        lost = cut < len(encoded.ids)
-        counts.answer_lost += lost
-        ledger.drop(ANSWER_LOST if lost else "nothing to learn")
+    if not encoded.learned[1:cut].any():
+        ledger.drop(ANSWER_LOST if cut < len(encoded.ids) else "nothing to learn")
         return None
     pieces = tuple(encoded.pieces(cut)) if keep_pieces else ()
     group = conversation.group or xxhash.xxh3_64_hexdigest(encoded.ids.tobytes())  # exact duplicates share a side
