@@ -49,7 +49,7 @@ def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt
     import numpy as np
 
     encoder = Encoder(tokenizer, prompt)
-    stops = np.array(tokenizers.stop_token_ids(tokenizer), dtype=np.int32)
+    stops = tokenizers.stop_token_ids(tokenizer)
     stream = iter(conversations)
     while batch := list(islice(stream, _BATCH)):
         for conversation, encoded in zip(batch, encoder.encode(batch), strict=True):
@@ -65,16 +65,21 @@ def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt
             yield sample
 
 
-def _sample(conversation: Conversation, encoded: Encoded, stops: np.ndarray) -> Sample:
+def _sample(conversation: Conversation, encoded: Encoded, stops: list[int]) -> Sample:
     import numpy as np
 
     ids, learned = encoded.ids, encoded.learned
-    targets = np.flatnonzero(learned[1:])
-    first = int(targets[0]) + 1 if len(targets) else len(ids)
-    ends = np.flatnonzero(learned & np.isin(ids, stops))
+    first = _first(learned[1:]) + 1 if len(ids) else 0
+    ends = learned & np.logical_or.reduce([ids == stop for stop in stops])
     content = xxhash.xxh3_64_intdigest(ids.tobytes())
     group = xxhash.xxh3_64_intdigest(conversation.group.encode("utf-8", "surrogatepass")) if conversation.group else content
-    return Sample(encoded, one_line(conversation.origin, 200), group, content, first, int(ends[0]) if len(ends) else len(ids))
+    return Sample(encoded, one_line(conversation.origin, 200), group, content, first, _first(ends))
+
+
+def _first(marks: np.ndarray) -> int:
+    """The place of the first mark; their number where there is none."""
+    place = int(marks.argmax()) if len(marks) else 0
+    return place if len(marks) and marks[place] else len(marks)
 
 
 def cuts(lengths: np.ndarray, firsts: np.ndarray, prompt: Prompt) -> np.ndarray:

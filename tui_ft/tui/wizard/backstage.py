@@ -114,7 +114,7 @@ class Backstage:
         seen = self.preview.value
         if seen is None or self.preview.busy or self.preview.key != self.preview_key(recipe):
             return None
-        return DataFacts.of(recipe, seen.kept, seen.sampled, seen.refusals)
+        return DataFacts.of(recipe, seen.kept, seen.sampled, seen.findings)
 
     def data_findings(self, recipe: Recipe) -> list[findings.Finding]:
         """Why a start would be refused for its data, as far as the preview of this very recipe tells."""
@@ -125,7 +125,7 @@ class Backstage:
         if self.preview.error:
             return [findings.Finding("error", "data", self.preview.error, self.preview.hint)]
         facts = self.data_facts(recipe)
-        return [findings.Finding("error", "data", refusal) for refusal in facts.refusals] if facts else []
+        return facts.errors if facts else []
 
     def data_as_it_is(self, recipe: Recipe) -> DataFacts | None:
         """As `data_facts`, and None too where a file has changed since; asks the disk."""
