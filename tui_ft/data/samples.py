@@ -46,7 +46,6 @@ class Sample:
 
 def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt, ledger: Ledger) -> Iterator[Sample]:
     """Render, tokenize and mask; what cannot be rendered counts as a bad row, what has nothing to learn is left out."""
-    import numpy as np
 
     encoder = Encoder(tokenizer, prompt)
     stops = tokenizers.stop_token_ids(tokenizer)
