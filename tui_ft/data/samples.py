@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -25,6 +24,7 @@ TOO_LONG = "longer than max_length"
 NOTHING = "nothing to learn"
 PAD_LEARNED = "the padding token is among those to learn"
 _BATCH = 512  # conversations tokenized at once: enough for every core, few enough to show progress
+_BATCH_CHARACTERS = 1 << 21  # books are long, and a token takes some hundred bytes until it is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,7 @@ def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt
 
     encoder = Encoder(tokenizer, prompt)
     stops = tokenizers.stop_token_ids(tokenizer)
-    stream = iter(conversations)
-    while batch := list(islice(stream, _BATCH)):
+    for batch in _batches(conversations):
         for conversation, encoded in zip(batch, encoder.encode(batch), strict=True):
             if isinstance(encoded, BadRow):
                 ledger.drop_bad(encoded, conversation.origin, conversation.text(200))
@@ -62,6 +61,19 @@ def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt
             if (encoded.learned & (encoded.ids == tokenizer.pad_token_id)).any():
                 ledger.note(PAD_LEARNED, sample.origin)
             yield sample
+
+
+def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    batch: list[Conversation] = []
+    size = 0
+    for conversation in conversations:
+        batch.append(conversation)
+        size += sum(len(turn.content) for turn in conversation.turns)
+        if len(batch) >= _BATCH or size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _sample(conversation: Conversation, encoded: Encoded, stops: list[int]) -> Sample:
