@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tui_ft.recipe.schema import Recipe
+from tui_ft.data import reading
+from tui_ft.data.conversations import Conversation
+from tui_ft.data.reading import Reading
+from tui_ft.recipe.schema import Data, Recipe
+
+
+@dataclass
+class Read:
+    """A split that was read to its end."""
+
+    conversations: list[Conversation]
+    reading: Reading
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reading, name)
+
+
+def read(data: Data, seed: int = 0) -> Read:
+    opened = reading.open_reading(data)
+    return Read(list(opened.conversations(seed)), opened)
 
 
 def byte_tokenizer(

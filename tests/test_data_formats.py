@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_material import write_rows
+from data_material import Read, byte_tokenizer, recipe, write_rows
+from data_material import read as read_all
 
-from tui_ft.data import reading
-from tui_ft.data.reading import Reading
+from tui_ft.data import prepare, tokenizer
 from tui_ft.errors import ConfigError, RequestError
 from tui_ft.recipe.schema import Data
 
@@ -17,11 +17,11 @@ TURNS = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 OLD_TURNS = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
 
 
-def load(tmp_path: Path, rows: list[Any], **data: Any) -> Reading:
-    return reading.read(Data(source=str(write_rows(tmp_path / "rows.jsonl", rows)), **data))
+def load(tmp_path: Path, rows: list[Any], **data: Any) -> Read:
+    return read_all(Data(source=str(write_rows(tmp_path / "rows.jsonl", rows)), **data))
 
 
-def contents(read: Reading) -> list[list[tuple[str, str]]]:
+def contents(read: Read) -> list[list[tuple[str, str]]]:
     return [[(turn.role, turn.content) for turn in conversation.turns] for conversation in read.conversations]
 
 
@@ -69,7 +69,7 @@ def test_ambiguous_answers_ask(tmp_path: Path) -> None:
     row = {"instruction": "Q", "output": "one", "response": "two"}
     with pytest.raises(ConfigError) as error:
         load(tmp_path, [row])
-    assert "output or response" in str(error.value) and "data.columns: {output: output}" in str(error.value)
+    assert "both output and response could be the answer" in str(error.value) and "data.columns: {output: output}" in str(error.value)
     assert contents(load(tmp_path, [row], columns={"output": "response"}))[0][1] == ("assistant", "two")
 
 
@@ -128,10 +128,13 @@ def test_bad_rows_are_counted_by_reason_with_place_and_sample(tmp_path: Path) ->
     assert read.ledger.bad == len(BAD_MESSAGES) and len(read.conversations) == 2
     for number, reason in enumerate(BAD_MESSAGES, 2):
         assert read.ledger.samples[reason][0].startswith(f"rows.jsonl:{number}")
+    model = byte_tokenizer(tmp_path / "model")
+    wanted = recipe(model, tmp_path / "rows.jsonl", data={"max_bad_rows": 0.5})
     with pytest.raises(RequestError) as error:
-        reading.check_bad_rows(read.ledger, Data(source="x", max_bad_rows=0.5))
+        prepare.prepare(wanted, tokenizer.load(wanted.model, wanted.prompt))
     assert "12 of 14 rows" in error.value.message and "rows.jsonl:6: role 'narrator'" in error.value.message
-    reading.check_bad_rows(read.ledger, Data(source="x", max_bad_rows=0.9))
+    allowed = recipe(model, tmp_path / "rows.jsonl", data={"max_bad_rows": 0.9})
+    assert prepare.prepare(allowed, tokenizer.load(wanted.model, wanted.prompt)).report.bad_rows == 12
 
 
 @pytest.mark.parametrize(
@@ -209,7 +212,7 @@ def test_max_rows_follow_the_seed(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [{"text": f"T{n}"} for n in range(100)])
 
     def chosen(seed: int) -> list[str]:
-        return [item.text() for item in reading.read(Data(source=str(path), max_rows=10), seed=seed).conversations]
+        return [item.text() for item in read_all(Data(source=str(path), max_rows=10), seed=seed).conversations]
 
     assert chosen(1) == chosen(1) != chosen(2)
     assert len(chosen(1)) == 10 and chosen(1) == sorted(chosen(1), key=lambda text: int(text[1:]))

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from data_material import byte_tokenizer, chats, recipe, write_rows
 
-from tui_ft.data import prepare, tokenizer
+from tui_ft.data import cache, prepare, tokenizer
 from tui_ft.data.prepare import Prepared
-from tui_ft.errors import RequestError
+from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.recipe.schema import Recipe
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of two megabytes."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True, check=False).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    yield small
+    subprocess.run(["umount", "-l", str(small)], check=False)
 
 
 @pytest.fixture(scope="module")
@@ -158,22 +173,77 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path: Path, model: Path) -> 
 
 def test_progress_counts_rows_and_conversations(tmp_path: Path, model: Path) -> None:
     calls: list[tuple[str, int, int | None]] = []
-    run(recipe(model, write_rows(tmp_path / "a.jsonl", chats(2500))), calls)
-    assert [call for call in calls if call[0] == "read"] == [("read", 1000, None), ("read", 2000, None), ("read", 2500, 2500)]
-    assert [done for stage, done, total in calls if stage == "tokenize" and total == 2500] == [512, 1024, 1536, 2048, 2500]
+    run(recipe(model, write_rows(tmp_path / "a.jsonl", chats(2500)), data={"language_column": "detect"}), calls)
+    for stage in ("languages", "tokenize"):
+        assert [call[1:] for call in calls if call[0] == stage] == [(done, 2500) for done in (500, 1000, 1500, 2000, 2500, 2500)]
+    assert [stage for stage, _, _ in calls] == sorted((stage for stage, _, _ in calls), key=["languages", "tokenize", "write"].index)
 
 
-def test_local_files_leave_no_cache_behind(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_prepared_is_found_again(tmp_path: Path, model: Path, tui_ft_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time no row is read; another length tokenizes nothing; a file with other bytes is another file, one moved is not."""
     monkeypatch.setenv("HOME", str(tmp_path / "person"))
-    prepared = run(recipe(model, write_rows(tmp_path / "a.jsonl", chats(20)), data={"validation": 0.2}))
-    assert not (tmp_path / "person").exists() and not prepared.train.cache_files
+    path = write_rows(tmp_path / "a.jsonl", chats(200))
+    wanted = recipe(model, path, data={"validation": 0.2})
+    calls: list[tuple[str, int, int | None]] = []
+
+    def stages(wanted: Recipe) -> tuple[Prepared, set[str]]:
+        calls.clear()
+        return run(wanted, calls), {stage for stage, _, _ in calls}
+
+    first, told = stages(wanted)
+    assert told == {"tokenize", "write"}
+    again, told = stages(wanted)
+    assert told == set() and again.fingerprint == first.fingerprint and list(again.train) == list(first.train) and again.report == first.report
+    moved = path.rename(tmp_path / "b.jsonl")
+    again, told = stages(recipe(model, moved, data={"validation": 0.2}))
+    assert told == set() and again.report.source == first.report.source.replace("a.jsonl", "b.jsonl")
+    shorter, told = stages(recipe(model, moved, data={"validation": 0.2}, prompt={"max_length": 72}))
+    assert told == {"write"} and max(len(row["input_ids"]) for row in shorter.train) == 72
+    write_rows(moved, [*chats(199), *chats(1, answer="Another")])
+    changed, told = stages(recipe(model, moved, data={"validation": 0.2}))
+    assert told == {"tokenize", "write"} and changed.fingerprint != first.fingerprint
+    assert not (tmp_path / "person").exists(), "everything stays in TUI_FT_HOME"
+    for file in (tui_ft_home / "cache" / "data").rglob("*"):
+        assert file.stat().st_mode & 0o077 == 0 and not file.name.startswith(".")
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path: Path, model: Path, tui_ft_home: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", chats(5))
+    folder = tui_ft_home / "cache" / "data"
+    prepared = run(recipe(model, path))
+    long_ago = time.time() - 10**6
+    for number in range(30):
+        (folder / f"{number:032x}").mkdir()
+        os.utime(folder / f"{number:032x}", (long_ago + number,) * 2)
+    (folder / ".left-by-a-killed-process").mkdir()
+    os.utime(folder / ".left-by-a-killed-process", (long_ago,) * 2)
+    run(recipe(model, path, prompt={"max_length": 100}))
+    left = sorted(entry.name for entry in folder.iterdir())
+    assert len(left) == cache.KEPT and not [name for name in left if name.startswith(".")]
+    assert f"{29:032x}" in left and f"{0:032x}" not in left
+    assert next(iter(prepared.train))["input_ids"], "what is open stays readable"
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path, model: Path, tui_ft_home: Path, small_disk: Path) -> None:
+    (tui_ft_home / "cache").mkdir(parents=True)
+    (tui_ft_home / "cache" / "data").symlink_to(small_disk)
+    wanted = recipe(model, write_rows(tmp_path / "a.jsonl", chats(30_000)))
+    with pytest.raises(TuiFtError, match="disk is full"):
+        run(wanted)
+    assert not list(small_disk.iterdir())
+
+
+def test_duplicates_are_reported_with_their_places(tmp_path: Path, model: Path) -> None:
+    report = run(recipe(model, write_rows(tmp_path / "a.jsonl", [*chats(5), chats(5)[1], chats(5)[4]]))).report
+    (finding,) = report.findings
+    assert report.duplicates == 2 and finding.places == ("a.jsonl:6 repeats a.jsonl:2", "a.jsonl:7 repeats a.jsonl:5")
 
 
 REAL = {
     # file: format, rows, conversations kept, template
     "oasst/oasst1_en_validation_rows.jsonl": ("oasst", 2022, 188, "chatml"),
-    "oasst/oasst2_multilingual_rows.jsonl": ("oasst", 1552, 115, "chatml"),
-    "oasst/oasst2_multilingual_trees.jsonl": ("oasst", 1552, 115, "chatml"),
+    "oasst/oasst2_multilingual_rows.jsonl": ("oasst", 1552, 94, "chatml"),
+    "oasst/oasst2_multilingual_trees.jsonl": ("oasst", 1552, 94, "chatml"),
     "oasst/oasst_fr_top1_chat.jsonl": ("messages", 256, 256, "human-assistant"),
     "alpaca/rasbt_instruction_data_1100.json": ("alpaca", 1100, 1100, "alpaca"),
     "chat/fastchat_dummy_conversation.json": ("sharegpt", 500, 500, "human-assistant"),
@@ -201,4 +271,4 @@ def test_real_trees_give_the_same_from_rows_and_from_trees(shared_data: Path) ->
         run(recipe(model, shared_data / "datasets" / "oasst" / f"oasst2_multilingual_{kind}.jsonl", data={"languages": ["es", "pt"]}))
         for kind in ("rows", "trees")
     )
-    assert rows.fingerprint == trees.fingerprint and rows.report.languages["es"] == 31
+    assert rows.fingerprint == trees.fingerprint and rows.report.languages["es"] == 25

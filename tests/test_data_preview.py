@@ -108,7 +108,7 @@ def test_a_huge_row_stays_small_in_view(tmp_path: Path, model: Path) -> None:
 
 def child(text: str, *arguments: str) -> tuple[int, Any]:
     done = subprocess.run([sys.executable, "-m", "tui_ft.data.preview", *arguments], input=text, capture_output=True, text=True, timeout=120)
-    return done.returncode, json.loads(done.stdout)
+    return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
 
 def test_the_child_process(tmp_path: Path, model: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_folder_is_read_by_splits(tmp_path: Path) -> None:
     assert texts(tmp_path, "validation") == ["Text 8", "Text 9"]
     with pytest.raises(RequestError) as error:
         read(tmp_path, "test")
-    assert "train, validation" in error.value.hint
+    assert "train, validation" in str(error.value)
 
 
 def test_a_folder_as_the_hub_lays_it_out(tmp_path: Path) -> None:
@@ -145,9 +145,7 @@ def test_a_broken_line_is_a_row_with_its_place(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_said_with_its_place(tmp_path: Path) -> None:
     cut = tmp_path / "cut.json"
-    cut.write_text('[\n {"text": "one"},\n {"text": "tw')
-    latin = tmp_path / "latin.jsonl"
-    latin.write_bytes('{"text": "é"}'.encode("latin-1"))
+    cut.write_text('[\n {"text": "tw')
     deep = tmp_path / "deep.json"
     deep.write_text("[" * 100_000)
     (tmp_path / "none").mkdir()
@@ -157,8 +155,7 @@ def test_what_cannot_be_read_is_said_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "twice.csv").write_text("a,a\n1,2\n")
     (tmp_path / "image.png").write_bytes(b"\x89PNG")
     for source, words in {
-        cut: "cut.json:3 is not valid JSON",
-        latin: "not UTF-8 text (byte 10)",
+        cut: "cut.json:2 is not valid JSON",
         deep: "nested too deeply",
         tmp_path / "none": "holds no dataset file",
         tmp_path / "bad.parquet": "not a readable parquet file",
@@ -199,9 +196,34 @@ def test_a_hub_name_without_network_is_one_clear_error() -> None:
 
 
 def test_the_demo_dataset_needs_no_file() -> None:
-    assert {"message_id", "parent_id", "text", "role"} <= set(sources.peek(Data(source="builtin:demo")).columns)
+    assert {"message_id", "parent_id", "text", "role"} <= read("builtin:demo")[0].values.keys()
 
 
-def test_peek_shows_the_first_rows(tmp_path: Path) -> None:
-    seen = sources.peek(Data(source=str(write_rows(tmp_path / "a.jsonl", ["{", *({"n": n} for n in range(1000)), {"late": 1}]))), rows=5)
-    assert seen.columns == ["n"] and seen.rows == [{"n": n} for n in range(4)]
+def test_a_list_is_read_as_it_goes_along_and_may_be_cut_off(tmp_path: Path) -> None:
+    rows = [{"text": "é\U0001f600\\" * 400, "n": n, "inner": [{"deep": [n]}]} for n in range(3000)]
+    whole = json.dumps(rows, ensure_ascii=False, indent=1)
+    path = tmp_path / "rows.json"
+    path.write_text(whole)
+    assert [row.values for row in read(path)] == rows
+    path.write_text(json.dumps([*range(200_000)]))
+    assert len(read(path)) == 200_000, "a number at the end of a piece is not half a number"
+    for share in (0.3, 0.99):
+        path.write_text(whole[: int(len(whole) * share)])
+        *good, last = read(path)
+        assert [row.values for row in good] == rows[: len(good)] and len(good) > 3000 * share - 2
+        assert (last.place, last.values, last.problem) == (f"rows.json row {len(good) + 1}", None, "the file is cut off here")
+    path.write_text('[{"text": "one"}]\n[{"text": "two"}]')
+    with pytest.raises(RequestError, match="goes on after its list"):
+        read(path)
+    path.write_text('[{"text": "one"},\n{"text" "two"}, ' + '{"text": "three"},' * 10)
+    with pytest.raises(RequestError, match=r"rows.json:2 is not valid JSON"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "wrapped.json", "a.csv", "a.txt"])
+def test_bytes_of_another_encoding_spoil_their_row_alone(tmp_path: Path, name: str) -> None:
+    good, bad = '{"text": "gut"}', '{"text": "schön"}'
+    texts = {"a.jsonl": f"{good}\n{bad}\n{good}", "a.json": f"[{good}, {bad}, {good}]", "wrapped.json": f'{{"data": [{good}, {bad}, {good}]}}'}
+    (tmp_path / name).write_bytes(texts.get(name, ("text\n" if name == "a.csv" else "") + "gut\nschön\ngut\n").encode("latin-1"))
+    assert [row.values for row in read(tmp_path / name)] == [{"text": "gut"}, None, {"text": "gut"}]
+    assert read(tmp_path / name)[1].problem == "not UTF-8 text"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 class TuiFtError(Exception):
@@ -51,3 +52,17 @@ class ConfigError(RequestError):
 
     def lines(self) -> list[str]:
         return [*([self.title] if self.title else []), *(str(problem) for problem in self.problems)]
+
+
+class ChoiceError(ConfigError):
+    """Only a person can tell which of a few is meant: carries the choices, for a screen to offer them."""
+
+    def __init__(self, problem: Problem, part: str, choices: Iterable[str], format: str = "") -> None:
+        """`part` is what is to be chosen: a part of the conversation (then of `format`), or `format`, `config` or `split`."""
+        super().__init__([problem])
+        self.part = part
+        self.choices = list(choices)
+        self.format = format
+        self.columns: list[str] = []
+        """The columns there are, and the first rows, for a screen that lets a person look; filled by whoever has read them."""
+        self.rows: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ ROLES = {
     "system": SYSTEM, "developer": SYSTEM,
     "user": USER, "human": USER, "prompter": USER, "question": USER, "instruction": USER,
     "assistant": ASSISTANT, "gpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT, "chatgpt": ASSISTANT, "answer": ASSISTANT, "ai": ASSISTANT,
-    "tool": TOOL, "function": TOOL, "observation": TOOL, "ipython": TOOL,
+    "tool": TOOL, "function": TOOL, "observation": TOOL, "ipython": TOOL, "function_response": TOOL,
 }  # fmt: skip
 """The names that files give to a role, and what we call it."""
 
@@ -52,6 +52,8 @@ class Conversation:
     """Folded codes of its messages, the first one leading; empty while unknown."""
     group: str = ""
     """Conversations of one group never stand on both sides of the validation split (a tree's id); empty: a group of its own."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Definitions of the tools that could be called, as templates read them (JSON schemas)."""
 
     @property
     def is_document(self) -> bool:
@@ -72,7 +74,9 @@ class Conversation:
         return whole[:limit] if limit else whole
 
 
-def conversation(turns: list[Turn], origin: str, *, languages: tuple[str, ...] = (), group: str = "") -> Conversation:
+def conversation(
+    turns: list[Turn], origin: str, *, languages: tuple[str, ...] = (), group: str = "", tools: tuple[Mapping[str, Any], ...] = ()
+) -> Conversation:
     """A conversation that can be learned from: it ends with its last answer, and no answer is empty.
 
     Raises:
@@ -84,8 +88,11 @@ def conversation(turns: list[Turn], origin: str, *, languages: tuple[str, ...] =
         raise BadRow("no answer")
     if any(turn.role == ASSISTANT and not turn.content.strip() and not turn.extra.get("tool_calls") for turn in turns):
         raise BadRow("empty answer")
-    return Conversation(tuple(turns), origin, languages, group)
+    return Conversation(tuple(turns), origin, languages, group, tools)
 
+
+CALL_ROLES = ("function_call", "tool_call")
+"""Roles by which sharegpt files mark an assistant's turn that is the JSON of a call."""
 
 _SAMPLES, _EXCERPT = 3, 160  # excerpts kept of one reason, and their width in terminal cells
 
@@ -103,6 +110,14 @@ class Ledger:
     bad_reasons: set[str] = field(default_factory=set)
     samples: dict[str, list[str]] = field(default_factory=dict)
     """For a reason, the first places with an excerpt; harmless to show."""
+    noted: Counter[str] = field(default_factory=Counter)
+    """What is odd and used all the same, by what it is."""
+
+    def note(self, oddity: str, place: str) -> None:
+        self.noted[oddity] += 1
+        shown = self.samples.setdefault(oddity, [])
+        if len(shown) < _SAMPLES:
+            shown.append(one_line(place, _EXCERPT))
 
     def drop(self, reason: str, count: int = 1, *, sample: str = "") -> None:
         """Leave out what is not wrong, only not wanted."""

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tui_ft.data.sources import columns_of
-from tui_ft.errors import ConfigError, Problem
+from tui_ft.errors import ChoiceError, ConfigError, Problem
 from tui_ft.recipe.schema import Data
 from tui_ft.text import one_line
 
 Row = dict[str, Any]
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "sharegpt": ("conversations", "system"),
-    "alpaca": ("instruction", "input", "output", "system"),
-    "prompt-completion": ("prompt", "completion", "system"),
+    "messages": ("messages", "tools"),
+    "sharegpt": ("conversations", "system", "tools"),
+    "alpaca": ("instruction", "input", "output", "system", "history"),
+    "prompt-completion": ("prompt", "completion", "system", "tools"),
     "text": ("text",),
-    "oasst": ("message_id", "parent_id", "text", "role", "lang", "rank", "deleted", "message_tree_id"),
+    "oasst": ("message_id", "parent_id", "text", "role", "lang", "rank", "deleted", "message_tree_id", "tree_state", "review_result", "labels"),
 }
 """For each format, the parts that `data.columns` may name; a part's usual column has the same name."""
 
@@ -38,12 +38,15 @@ _USUAL: dict[str, tuple[str, ...]] = {
     "instruction": ("instruction",),
     "input": ("input", "context"),
     "output": ("output", "response", "completion", "answer"),
-    "prompt": ("prompt", "question", "query"),
-    "completion": ("completion", "response", "answer", "output"),
+    "prompt": ("prompt", "question", "query", "input", "user"),
+    "completion": ("completion", "response", "answer", "output", "assistant", "target"),
     "text": ("text", "content", "document"),
     "system": ("system", "system_prompt"),
+    "tools": ("tools", "functions"),
+    "history": ("history",),
 }
-"""The columns that usually play a part, in order of preference."""
+"""The columns that usually play a part. Where a source has two of one part, only a person can tell which is meant."""
+_WORDS = {"output": "answer", "completion": "answer", "prompt": "question", "input": "input", "system": "system text"}
 _PREFERENCE = "preference rows: trained on the column chosen; rejected is not used"
 LANGUAGE_COLUMNS = ("lang", "language", "lang_code", "locale")
 
@@ -125,21 +128,23 @@ def _fill(name: str, mapping: dict[str, str], columns: Sequence[str], rows: Sequ
     notices: list[str] = []
     preference = {"chosen", "rejected"} <= set(columns)
     for part in PARTS[name]:
-        usual = [column for column in _USUAL.get(part, (part,)) if column in columns and column not in filled.values()]
+        taken = {*filled.values(), *mapping.values()}
+        usual = [column for column in _USUAL.get(part, (part,)) if column in columns and column not in taken]
         if part in mapping:
             filled[part] = mapping[part]
         elif preference and part in ("output", "completion"):
             filled[part] = "chosen"
             notices.append(_PREFERENCE)
-        elif len(usual) > 1 and part in ("output", "completion"):
-            choices = " or ".join(usual)
-            raise ConfigError([Problem("data.columns", f"both {choices} could be the answer", f"Choose with data.columns: {{{part}: {usual[0]}}}.")])
+        elif len(usual) > 1 and name not in ("messages", "text"):
+            words = f"both {' and '.join(usual)} could be the {_WORDS.get(part, part)}"
+            raise ChoiceError(Problem("data.columns", words, f"Choose with data.columns: {{{part}: {usual[0]}}}."), part, usual, name)
         elif usual:
             filled[part] = usual[0]
     missing = [part for part in REQUIRED[name] if part not in filled]
     if missing:
         hint = f"Say which column it is with data.columns: {{{missing[0]}: NAME}}. The columns are: {_names(columns)}."
-        raise ConfigError([Problem("data.columns", f"the format {name} needs a column for {', '.join(missing)}", hint)])
+        problem = Problem("data.columns", f"the format {name} needs a column for {', '.join(missing)}", hint)
+        raise ChoiceError(problem, missing[0], [column for column in columns if column not in filled.values()], name)
     return Format(name, filled, reason, tuple(notices))
 
 
@@ -155,22 +160,23 @@ def _look(rows: Sequence[Row], columns: Sequence[str], data: Data) -> Format:
         return fill("oasst", "prompt holds a message with replies: whole conversation trees")
     for column in [*_USUAL["messages"], "chosen"]:
         keys = _keys_of_turns(rows, column)
-        if {"role", "content"} <= keys:
-            notices = (_PREFERENCE,) if column == "chosen" else ()
-            return Format("messages", {"messages": column}, f"{column} is a list of role and content", notices)
+        if "role" in keys and keys & {"content", "tool_calls"}:
+            found = fill("messages", f"{column} is a list of role and content", messages=column)
+            return replace(found, notices=(*found.notices, _PREFERENCE)) if column == "chosen" else found
         if {"from", "value"} <= keys:
             return fill("sharegpt", f"{column} is a list of from and value", conversations=column)
     answers = have & {*_USUAL["output"], "chosen"}
     if "instruction" in have and answers:
         return fill("alpaca", f"columns instruction and {', '.join(name for name in columns if name in answers)}")
     prompts = [name for name in _USUAL["prompt"] if name in have]
-    if prompts and answers:
+    answers = have & {*_USUAL["completion"], "chosen"}
+    if prompts and answers - set(prompts):
         return fill("prompt-completion", f"columns {prompts[0]} and {', '.join(name for name in columns if name in answers)}")
     texts = [name for name in _USUAL["text"] if name in have] or [name for name in columns if len(columns) == 1 and _strings(rows, name)]
     if texts:
         return Format("text", {"text": data.columns.get("text", texts[0])}, f"column {one_line(texts[0], 60)} holds plain text")
     hint = "Say which column plays which part, e.g. data.columns: {instruction: question, output: answer}, or {text: body}."
-    raise ConfigError([Problem("data.format", f"the columns tell no known format: {_names(columns)}", hint)])
+    raise ChoiceError(Problem("data.format", f"the columns tell no known format: {_names(columns)}", hint), "format", PARTS)
 
 
 def _nested(rows: Sequence[Row]) -> bool:
@@ -178,11 +184,11 @@ def _nested(rows: Sequence[Row]) -> bool:
 
 
 def _keys_of_turns(rows: Sequence[Row], column: str) -> set[str]:
-    """The keys in the first turn of the first row whose `column` is a list of mappings."""
+    """The keys in the turns of the first row whose `column` is a list of mappings."""
     for row in rows:
         turns = row.get(column)
         if isinstance(turns, list) and turns and isinstance(turns[0], dict):
-            return set(turns[0])
+            return {key for turn in turns if isinstance(turn, dict) for key in turn}
     return set()
 
 

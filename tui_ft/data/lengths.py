@@ -11,7 +11,7 @@ from itertools import accumulate
 from pydantic import BaseModel, Field
 
 MOST_ENTRIES = 2000
-"""A table of more is made coarser: the terminal answers a key in a frame, and a child's answer stays small."""
+"""The terminal gets no more: it answers a key in a frame, and a child's answer stays small."""
 _PACKED_SAMPLES = 4000  # what packing would fill is judged by so many of the lengths, spread evenly: some milliseconds
 
 Entry = tuple[int, int, int]
@@ -45,19 +45,21 @@ class Cut:
 
 
 def table(pairs: Iterable[tuple[int, int]]) -> list[Entry]:
-    """The lengths of samples given as (tokens, first learned token), as a table sorted by length.
+    """The lengths of samples given as (tokens, first learned token), as a table sorted by length."""
+    return sorted((length, first, count) for (length, first), count in Counter(pairs).items())
 
-    A table of more than `MOST_ENTRIES` is made coarser by rounding both up to three, then two digits: below one percent of a length.
-    """
-    counts = Counter(pairs)
+
+def coarse(entries: Sequence[Entry]) -> list[Entry]:
+    """At most about `MOST_ENTRIES` of a table, by rounding lengths up to three, then two digits: within one, then ten percent."""
     for digits in (3, 2):
-        if len(counts) <= MOST_ENTRIES:
+        if len(entries) <= MOST_ENTRIES:
             break
-        coarse: Counter[tuple[int, int]] = Counter()
-        for (length, first), count in counts.items():
-            coarse[_rounded(length, digits), min(_rounded(first, digits), _rounded(length, digits))] += count
-        counts = coarse
-    return sorted((length, first, count) for (length, first), count in counts.items())
+        counts: Counter[tuple[int, int]] = Counter()
+        for length, first, count in entries:
+            size = _rounded(length, digits)
+            counts[size, min(_rounded(first, digits), size)] += count
+        entries = sorted((length, first, count) for (length, first), count in counts.items())
+    return list(entries)
 
 
 def cut(entries: Sequence[Entry], maximum: int, overlong: str = "truncate") -> Cut:

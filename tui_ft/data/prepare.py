@@ -1,22 +1,35 @@
-"""A recipe's data, ready to train on: tokens and labels of the training and the validation side, with a report."""
+"""A recipe's data, ready to train on: tokens and labels of the training and the validation side, with a report.
+
+In two stages, each kept on disk under a hash of all that it was made of: whole samples, which depend on data, template and tokenizer;
+and what a maximum length and a split make of them. So another length costs seconds, and a second start nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from tui_ft.data import lengths, reading, split
+from tui_ft.data import cache, checks, lengths, reading, samples, split, store
+from tui_ft.data.facts import Facts, facts_of
 from tui_ft.data.lengths import Lengths
 from tui_ft.data.reading import Progress, Reading
-from tui_ft.data.samples import Counts, Sample, blocks, encode
 from tui_ft.data.tokenizer import stop_token_ids
-from tui_ft.errors import RequestError
-from tui_ft.recipe.schema import PLAIN_TEXT, Recipe
+from tui_ft.errors import ConfigError
+from tui_ft.findings import Finding
+from tui_ft.recipe.schema import Data, Recipe
 
-_CHUNK = 1000  # samples an Arrow chunk: one list column must stay below 2³¹ values
+if TYPE_CHECKING:
+    import numpy as np
+
+_FORMAT = "1"  # of the files; a new one makes old ones unknown
+_WHOLE, _TRAIN, _VALIDATION, _TOLD = "samples.arrow", "train.arrow", "validation.arrow", "told.json"
+_DOES_NOT_MATTER = {"source", "config", "split", "validation", "max_bad_rows"}
+"""Settings of the data that do not change what a row becomes: where the rows come from is told by their own hash."""
 
 
 class Report(BaseModel):
@@ -36,13 +49,15 @@ class Report(BaseModel):
     validation_samples: int = 0
     tokens: int = Field(0, description="Tokens of the training samples.")
     learned_tokens: int = Field(0, description="Of these, tokens that enter the loss.")
+    duplicates: int = Field(0, description="Samples that repeat an earlier one exactly.")
+    findings: list[Finding] = Field(default_factory=list, description="Errors first. A run is refused while there is an error.")
     warnings: list[str] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Prepared:
     train: Any
-    """`datasets.Dataset` with the columns `input_ids` and `labels` (-100: not learned), unpadded, in the order of the source."""
+    """`datasets.Dataset` with the columns `input_ids` and `labels` (-100: not learned), unpadded, in the order of the source, on disk."""
     validation: Any | None
     report: Report
     stop_token_ids: list[int]
@@ -53,148 +68,157 @@ class Prepared:
     """Mean length of a training sample, after cutting."""
 
 
-@dataclass
-class Side:
-    """One split on its way: shared by preview and preparation."""
+@dataclass(frozen=True)
+class Split:
+    """One split as whole samples, on disk."""
 
-    read: Reading
-    counts: Counts = field(default_factory=lambda: Counts([]))
-    samples: list[Sample] = field(default_factory=list)
+    key: str
+    facts: Facts
+    numbers: store.Numbers
+
+    @property
+    def path(self) -> Path:
+        return cache.folder() / self.key / _WHOLE
 
 
 def prepare(recipe: Recipe, tokenizer: Any, on_progress: Progress | None = None) -> Prepared:
     """Read, render, tokenize, mask, cut and split the recipe's data. `tokenizer` comes from `tokenizer.load`.
 
-    The same recipe, files and seed give the same samples in the same order. Everything is held in memory: about 8 bytes a token.
+    The same recipe, files and seed give the same samples in the same order.
 
     Raises:
-        RequestError: the source or its format is wrong, too many bad rows, or nothing that could be learned.
+        ConfigError: the source or its format is wrong, too many bad rows, or something would be learned that must not be; all of it at once.
+        TuiFtError: the disk is full.
     """
-    data = recipe.data
-    side = load_side(recipe, tokenizer, on_progress=on_progress)
-    reading.check_bad_rows(side.read.ledger, data)
-    if isinstance(data.validation, str):
-        other = load_side(recipe, tokenizer, split_name=data.validation, on_progress=on_progress)
-        reading.check_bad_rows(other.read.ledger, data)
-        if not other.samples:
-            raise RequestError(f"the validation split {data.validation} has no usable sample{_reasons(other)}")
-        train, validation = side.samples, other.samples
-    else:
-        marks = split.for_validation([sample.group for sample in side.samples], data.validation, recipe.train.seed)
-        train = [sample for sample, held in zip(side.samples, marks, strict=True) if not held]
-        validation = [sample for sample, held in zip(side.samples, marks, strict=True) if held]
-    if _splits(recipe):
-        train, validation = list(blocks(train, recipe.prompt.max_length)), list(blocks(validation, recipe.prompt.max_length))
-    refuse_nothing(side, train)
-    fingerprint = _fingerprint(train, validation)
-    tokens = sum(len(sample.ids) for sample in train)
-    report = report_of(recipe, side)
-    report.kept = len(train) + len(validation)
-    report.train_samples, report.validation_samples, report.tokens = len(train), len(validation), tokens
-    report.learned_tokens = sum(int(sample.learned.sum()) for sample in train)
-    if data.validation and not validation:
-        report.warnings.append("no validation: there are fewer than two groups of conversations to divide")
+    data, prompt, seed = recipe.data, recipe.prompt, recipe.train.seed
+    side = encoded(recipe, tokenizer, on_progress=on_progress)
+    other = encoded(recipe, tokenizer, split_name=data.validation, on_progress=on_progress) if isinstance(data.validation, str) else None
+    findings = checks.findings(recipe, side.facts, tokenizer)
+    if other:
+        findings += checks.of_validation(recipe, other.facts, tokenizer, _in_both(side, other))
+    refuse(findings)
+    key = _hash([side.key, other.key if other else None, prompt.max_length, prompt.overlong, data.validation, seed])
+    if not cache.find(key):
+        _write(recipe, key, side, other, findings, on_progress)
+    folder = cache.folder() / key
+    told = json.loads((folder / _TOLD).read_text(encoding="utf-8"))
+    report, fingerprint = Report.model_validate({**told["report"], "source": side.facts.source}), told["fingerprint"]
     return Prepared(
-        train=_dataset(train, f"{fingerprint}-train"),
-        validation=_dataset(validation, f"{fingerprint}-validation") if validation else None,
+        train=store.training_dataset(folder / _TRAIN, f"{fingerprint}-train"),
+        validation=store.training_dataset(folder / _VALIDATION, f"{fingerprint}-validation") if report.validation_samples else None,
         report=report,
         stop_token_ids=stop_token_ids(tokenizer),
         fingerprint=fingerprint,
-        mean_tokens=tokens / len(train),
+        mean_tokens=report.tokens / report.train_samples,
     )
 
 
-def load_side(
-    recipe: Recipe,
-    tokenizer: Any,
-    *,
-    split_name: str | None = None,
-    limit: int | None = None,
-    keep_pieces: int = 0,
-    on_progress: Progress | None = None,
-) -> Side:
-    """One split, read and tokenized; documents not yet cut into blocks."""
-    read = reading.read(recipe.data, split=split_name, seed=recipe.train.seed, limit=limit, on_progress=on_progress)
-    side = Side(read)
-    side.samples = list(
-        encode(read.conversations, tokenizer, recipe.prompt, read.ledger, side.counts, keep_pieces=keep_pieces, on_progress=on_progress)
-    )
-    return side
-
-
-def report_of(recipe: Recipe, side: Side) -> Report:
-    """The report on one side, without what only the split tells."""
-    read, counts, prompt = side.read, side.counts, recipe.prompt
-    ledger = read.ledger
-    warnings = list(read.found.notices)
-    if read.found.name == PLAIN_TEXT and prompt.template != PLAIN_TEXT:
-        warnings.append(f"plain text has no turns: it is learned as it is, and prompt.template {prompt.template} only says how the model will chat")
-    summary = lengths.summarize(lengths.table(counts.lengths), prompt.max_length, prompt.overlong)
-    if summary.truncated:
-        lost = f", {summary.answer_lost} of them lost their whole answer and are dropped" if summary.answer_lost else ""
-        warnings.append(f"{summary.truncated} of {len(counts.lengths)} samples are cut to {prompt.max_length} tokens{lost}")
-    if ledger.bad:
-        warnings.append(f"{ledger.bad} unusable rows are left out")
-    return Report(
-        source=read.name,
-        format=read.found.name,
-        format_reason=read.found.reason,
-        rows=ledger.rows,
-        kept=len(side.samples),
-        dropped=dict(ledger.dropped),
-        dropped_samples=ledger.samples,
-        bad_rows=ledger.bad,
-        languages=dict(read.languages.most_common()),
-        lengths=summary,
-        warnings=warnings,
-    )
-
-
-def refuse_nothing(side: Side, train: Sequence[Sample]) -> None:
-    """Refuse a training side without samples.
+def encoded(recipe: Recipe, tokenizer: Any, *, split_name: str | None = None, on_progress: Progress | None = None) -> Split:
+    """One split as whole samples: from the cache, else read, rendered and tokenized now.
 
     Raises:
-        RequestError: naming what took them.
+        RequestError: there is nothing readable.
+        TuiFtError: the disk is full.
     """
-    if not train:
-        hint = "Look at `tui-ft preview`; the languages, prompt.max_length and data.columns are the usual causes."
-        raise RequestError(f"{side.read.name}: no sample is left to train on{_reasons(side)}", hint)
+    read = reading.open_reading(recipe.data, split_name)
+    key = _key(recipe, tokenizer, read)
+    folder = cache.find(key)
+    if folder is None:
+        with cache.making(key) as staged:
+            path = staged / _WHOLE
+            every = read.conversations(recipe.train.seed, on_progress)
+            store.write_samples(path, samples.encode(every, tokenizer, recipe.prompt, read.ledger))
+            counted = store.numbers(path)
+            facts = facts_of(read, counted.lengths, counted.firsts, counted.stops, counted.contents, store.origins(path))
+            (staged / _TOLD).write_text(facts.model_dump_json(), encoding="utf-8")
+        folder = cache.folder() / key
+    facts = Facts.model_validate_json((folder / _TOLD).read_text(encoding="utf-8"))
+    facts = facts.model_copy(update={"source": read.source.name})  # the same rows may lie elsewhere now
+    return Split(key, facts, store.numbers(folder / _WHOLE))
 
 
-def _splits(recipe: Recipe) -> bool:
-    return recipe.prompt.overlong == "split"
-
-
-def _reasons(side: Side) -> str:
-    dropped = side.read.ledger.dropped
-    return f" ({side.read.ledger.rows} rows; " + ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common(5)) + ")" if dropped else ""
-
-
-def _dataset(samples: Sequence[Sample], fingerprint: str) -> Any:
-    import datasets
+def _in_both(side: Split, other: Split) -> int:
     import numpy as np
-    import pyarrow
 
-    def column(arrays: Iterable[Any], part: Sequence[Sample]) -> pyarrow.Array:
-        offsets = np.concatenate([[0], np.cumsum([len(sample.ids) for sample in part])]).astype(np.int32)
-        return pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(np.concatenate(list(arrays))))
+    return int(np.count_nonzero(np.isin(other.numbers.contents, side.numbers.contents)))
 
-    chunks = [samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK)]
-    table = pyarrow.table(
-        {
-            "input_ids": pyarrow.chunked_array([column((sample.ids for sample in part), part) for part in chunks]),
-            "labels": pyarrow.chunked_array([column((sample.labels for sample in part), part) for part in chunks]),
-        }
+
+def refuse(findings: list[Finding]) -> None:
+    """Refuse what must not be trained on.
+
+    Raises:
+        ConfigError: every error among the findings.
+    """
+    problems = checks.problems(findings)
+    if problems:
+        raise ConfigError(problems)
+
+
+def report_of(recipe: Recipe, facts: Facts, findings: list[Finding]) -> Report:
+    """The report on one split, without what only its division tells."""
+    prompt = recipe.prompt
+    at = lengths.cut(facts.length_table, prompt.max_length, prompt.overlong)
+    dropped = dict(facts.dropped)
+    if prompt.overlong == "truncate" and at.answer_lost:
+        dropped[samples.ANSWER_LOST] = at.answer_lost
+    if prompt.overlong == "drop" and at.too_long:
+        dropped[samples.TOO_LONG] = at.too_long
+    return Report(
+        kept=at.kept,
+        dropped=dropped,
+        dropped_samples=facts.places,
+        lengths=lengths.summarize(facts.length_table, prompt.max_length, prompt.overlong),
+        findings=findings,
+        warnings=[checks.with_places(finding) for finding in findings if finding.severity == "warning"],
+        **facts.model_dump(include={"source", "format", "format_reason", "rows", "bad_rows", "languages", "duplicates"}),
     )
-    return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=fingerprint)  # else it would hash a copy of everything
 
 
-def _fingerprint(*sides: Sequence[Sample]) -> str:
+def _key(recipe: Recipe, tokenizer: Any, read: Reading) -> str:
+    data: Data = recipe.data
+    settings = data.model_dump(mode="json", exclude=_DOES_NOT_MATTER)
+    seed = recipe.train.seed if data.max_rows is not None else None
+    rules = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map]
+    versions = [_FORMAT, version("transformers"), version("tokenizers")]
+    return _hash([versions, read.source.identity(), settings, seed, recipe.prompt.learn, rules])
+
+
+def _hash(parts: list[Any]) -> str:
     import xxhash
 
-    state = xxhash.xxh3_128()
-    for side in sides:
-        state.update(len(side).to_bytes(8, "little"))
-        for sample in side:
-            state.update(len(sample.ids).to_bytes(8, "little") + sample.ids.tobytes() + sample.labels.tobytes())
-    return state.hexdigest()
+    return xxhash.xxh3_128_hexdigest(json.dumps(parts, default=str).encode("utf-8", "surrogatepass"))
+
+
+def _write(recipe: Recipe, key: str, side: Split, other: Split | None, findings: list[Finding], on_progress: Progress | None) -> None:
+    """Cut and divide whole samples into the two sides of a training."""
+    import numpy as np
+
+    data, prompt = recipe.data, recipe.prompt
+    cut = samples.cuts(side.numbers.lengths, side.numbers.firsts, prompt)
+    if other:
+        sides = [(side, cut), (other, samples.cuts(other.numbers.lengths, other.numbers.firsts, prompt))]
+    else:
+        fraction = data.validation if isinstance(data.validation, float) else 0.0
+        kept, held = cut > 0, np.zeros(len(cut), dtype=bool)
+        held[kept] = split.for_validation(side.numbers.groups[kept], fraction, recipe.train.seed)
+        sides = [(side, np.where(held, 0, cut)), (side, np.where(held, cut, 0))]
+    with cache.making(key) as staged:
+        written = [_write_side(staged / name, *part, recipe, on_progress) for name, part in zip((_TRAIN, _VALIDATION), sides, strict=True)]
+        train, validation = written
+        report = report_of(recipe, side.facts, findings)
+        report.kept, report.train_samples, report.validation_samples = train.samples + validation.samples, train.samples, validation.samples
+        report.tokens, report.learned_tokens = train.tokens, train.learned
+        if data.validation and not validation.samples:
+            report.warnings.append("no validation: there are fewer than two groups of conversations to divide")
+        told = {"report": report.model_dump(mode="json"), "fingerprint": _hash([train.digest, validation.digest])}
+        (staged / _TOLD).write_text(json.dumps(told), encoding="utf-8")
+
+
+def _write_side(path: Path, side: Split, cut: np.ndarray, recipe: Recipe, on_progress: Progress | None) -> store.Written:
+    tokens = store.cut_tokens(side.path, cut)
+    if on_progress:
+        on_progress("write", 0, len(cut))
+    written = store.write_training(path, store.in_blocks(tokens, recipe.prompt.max_length) if recipe.prompt.overlong == "split" else tokens)
+    if on_progress:
+        on_progress("write", len(cut), len(cut))
+    return written

@@ -10,23 +10,35 @@ import argparse
 import contextlib
 import json
 import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from tui_ft.data import prepare, reading, samples, tokenizer
+from tui_ft.data import checks, lengths, prepare, reading, samples, tokenizer
+from tui_ft.data.facts import Facts, facts_of
 from tui_ft.data.lengths import Entry, Lengths
-from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.data.oasst import TreeStatistics
+from tui_ft.data.reading import Progress, Reading
+from tui_ft.data.samples import Sample
+from tui_ft.errors import ChoiceError, RequestError, TuiFtError
 from tui_ft.findings import Finding
 from tui_ft.recipe.files import validate
-from tui_ft.recipe.schema import Recipe
+from tui_ft.recipe.schema import Prompt, Recipe
 from tui_ft.text import one_line
 
 WHOLE_ROWS = 5000
 """Up to so many rows are all read; a larger source is judged by its first `SAMPLE_ROWS`."""
 SAMPLE_ROWS = 1000
+SHELVED = 400
+"""So many samples can be walked through."""
+_SHELF_TOKENS = 400_000  # written out in half a second
 _CELL = 300  # characters shown of one cell of a row
+_BETWEEN_LINES = 0.2  # seconds
 
 
 class Token(BaseModel):
@@ -51,17 +63,6 @@ class Shelved(BaseModel):
     tokens: int = Field(description="Tokens after cutting.")
     learned: int
     truncated: bool
-
-
-class TreeStatistics(BaseModel):
-    """What oasst message trees hold, before anything is left out."""
-
-    trees: int = 0
-    messages: int = 0
-    mean_depth: float = Field(0.0, description="Messages on the longest path of a tree, on average.")
-    max_depth: int = 0
-    languages: dict[str, int] = Field(default_factory=dict, description="Trees by the language of their first message.")
-    states: dict[str, int] = Field(default_factory=dict, description="Trees by tree_state, where the data name one.")
 
 
 class Preview(BaseModel):
@@ -90,67 +91,163 @@ class Preview(BaseModel):
     shelf: list[Shelved] = Field(default_factory=list, description="The samples written to the file that --shelf names, in their order.")
 
 
-def preview(recipe: Recipe, n: int = 3, exact: bool = False, shelf: Path | None = None) -> Preview:
+def preview(recipe: Recipe, n: int = 3, exact: bool = False, shelf: Path | None = None, on_progress: Progress | None = None) -> Preview:
     """The first `n` samples and the counts, from a sample of a large source unless `exact`. A tokenizer folder is enough, no weights.
 
-    With `shelf`, up to `SHELVED` samples are also written there, to be walked through.
+    With `shelf`, the samples are also written there, up to `SHELVED` of them, to be walked through. What `exact` has prepared of a large
+    source is kept, and a run on the same recipe need not do it again.
 
     Raises:
-        RequestError: the source, its format, the tokenizer or the template cannot be used at all. What only a start would refuse
-            (too many bad rows, nothing left to learn) is told in `refusals` instead.
+        RequestError: the source, its format, the tokenizer or the template cannot be used at all (ChoiceError: a person can tell how). What
+            only a start would refuse (too many bad rows, nothing left to learn) is told in `refusals` instead.
     """
-    whole = exact or reading.rows_up_to(recipe.data, WHOLE_ROWS + 1) <= WHOLE_ROWS
+    read = reading.open_reading(recipe.data)
+    small = reading.rows_up_to(read.source, WHOLE_ROWS + 1) <= WHOLE_ROWS
+    read.limit = None if small else SAMPLE_ROWS
     loaded = tokenizer.load(recipe.model, recipe.prompt)
-    blocks = recipe.prompt.overlong == "split"
-    texts = n * recipe.prompt.max_length if blocks else n  # a document has at least one token, so that so many fill n blocks
-    side = prepare.load_side(recipe, loaded, limit=None if whole else SAMPLE_ROWS, keep_pieces=max(texts, 0))
-    cut = list(samples.blocks(side.samples, recipe.prompt.max_length)) if blocks else side.samples
-    report = prepare.report_of(recipe, side)
+    progress = on_progress if small else None  # a thousand rows are looked at in a second
+    whole = list(samples.encode(read.conversations(recipe.train.seed, progress), loaded, recipe.prompt, read.ledger))
+    facts = prepare.encoded(recipe, loaded, on_progress=on_progress).facts if exact and not small else _facts(read, whole)
+    found = checks.findings(recipe, facts, loaded)
+    report = prepare.report_of(recipe, facts, found)
+    cut = _cut(whole, recipe.prompt, loaded)
+    if recipe.prompt.overlong == "split":
+        report.kept = len(samples.blocks(sum(length * count for length, _, count in facts.length_table), recipe.prompt.max_length))
     return Preview(
-        sampled=None if side.read.complete else report.rows,
-        kept=len(cut),
-        samples=[_shown(sample) for sample in cut[: max(n, 0)] if sample.pieces],
-        refusals=list(_refusals(recipe, side)),
-        column_parts=side.read.found.columns,
-        columns=side.read.columns,
-        rows_shown=[{one_line(key, 60): one_line(value, _CELL) for key, value in row.items()} for row in side.read.first_rows[: max(n, 0)]],
-        **report.model_dump(include={"rows", "dropped", "languages", "lengths", "warnings", "source", "format", "format_reason", "dropped_samples"}),
+        sampled=None if facts.complete else facts.rows,
+        samples=[_shown(item) for item in islice(cut(), max(n, 0))],
+        shelf=write_shelf(shelf, (_shown(item) for item in islice(cut(), SHELVED))) if shelf else [],
+        refusals=[str(problem) for problem in checks.problems(found)],
+        rows_shown=shown_rows(read.first_rows, n),
+        length_table=lengths.coarse(facts.length_table),
+        format_confidence=facts.confidence,
+        **facts.model_dump(include={"column_parts", "columns", "language_source", "trees"}),
+        **report.model_dump(
+            include={
+                *("rows", "kept", "dropped", "dropped_samples", "languages", "lengths", "warnings"),
+                *("source", "format", "format_reason", "duplicates", "findings"),
+            }
+        ),
     )
 
 
-def _refusals(recipe: Recipe, side: prepare.Side) -> list[str]:
-    found = []
-    for check in (lambda: reading.check_bad_rows(side.read.ledger, recipe.data), lambda: prepare.refuse_nothing(side, side.samples)):
-        try:
-            check()
-        except RequestError as error:
-            found.append("\n".join(error.lines()))
-    return found
+def shown_rows(rows: list[dict[str, Any]], n: int) -> list[dict[str, str]]:
+    """The first `n` rows, each cell on one line, harmless to show."""
+    return [{one_line(key, 60): one_line(str(value)[: 4 * _CELL], _CELL) for key, value in row.items()} for row in rows[: max(n, 0)]]
 
 
-def _shown(sample: samples.Sample) -> PreviewSample:
-    tokens = [
-        Token(id=int(number), text=text, learned=bool(learned))
-        for number, text, learned in zip(sample.ids, sample.pieces, sample.learned, strict=True)
-    ]
-    return PreviewSample(text="".join(sample.pieces), tokens=tokens)
+def _facts(read: Reading, whole: list[Sample]) -> Facts:
+    import numpy as np
+
+    def column(values: list[int], kind: str) -> np.ndarray:
+        return np.array(values, dtype=kind)
+
+    sizes = column([len(sample.encoded.ids) for sample in whole], "int64")
+    firsts, stops = column([sample.first for sample in whole], "int64"), column([sample.stop for sample in whole], "int64")
+    return facts_of(read, sizes, firsts, stops, column([sample.content for sample in whole], "uint64"), [sample.origin for sample in whole])
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A sample as it trains."""
+
+    ids: list[int]
+    learned: list[bool]
+    pieces: list[str]
+    origin: str
+    length: int
+
+
+def _cut(whole: list[Sample], prompt: Prompt, loaded: Any) -> Callable[[], Iterator[_Cut]]:
+    """The samples as training cuts them, made one by one."""
+    import numpy as np
+
+    def singly() -> Iterator[_Cut]:
+        sizes = np.array([len(sample.encoded.ids) for sample in whole], dtype=np.int64)
+        firsts = np.array([sample.first for sample in whole], dtype=np.int64)
+        for sample, stop in zip(whole, samples.cuts(sizes, firsts, prompt).tolist(), strict=True):
+            if stop:
+                encoded = sample.encoded
+                yield _Cut(encoded.ids[:stop].tolist(), encoded.learned[:stop].tolist(), encoded.pieces(stop), sample.origin, len(encoded.ids))
+
+    def in_blocks() -> Iterator[_Cut]:
+        ids, learned, pieces, start = [], [], [], 0
+        for number, sample in enumerate(whole, 1):
+            encoded = sample.encoded
+            ids += encoded.ids.tolist()
+            learned += encoded.learned.tolist()
+            pieces += encoded.pieces(len(encoded.ids))
+            if len(ids) < prompt.max_length and number < len(whole):
+                continue
+            for begin, end in samples.blocks(len(ids), prompt.max_length):
+                if end - begin == prompt.max_length or number == len(whole):
+                    yield _Cut(ids[begin:end], learned[begin:end], pieces[begin:end], f"block {start + 1}", end - begin)
+                    start += 1
+            done = len(ids) // prompt.max_length * prompt.max_length
+            ids, learned, pieces = ids[done:], learned[done:], pieces[done:]
+
+    return in_blocks if prompt.overlong == "split" else singly
+
+
+def _shown(item: _Cut) -> PreviewSample:
+    tokens = [Token(id=number, text=text, learned=flag) for number, text, flag in zip(item.ids, item.pieces, item.learned, strict=True)]
+    return PreviewSample(text="".join(item.pieces), tokens=tokens, origin=item.origin, length=item.length)
+
+
+def write_shelf(path: Path, shown: Iterable[PreviewSample]) -> list[Shelved]:
+    """Write samples to be walked through, a line of JSON each, and tell where each stands; no more than `_SHELF_TOKENS` in all."""
+    entries: list[Shelved] = []
+    offset = tokens = 0
+    with path.open("wb") as file:
+        for sample in shown:
+            line = sample.model_dump_json().encode() + b"\n"
+            learned = sum(token.learned for token in sample.tokens)
+            truncated = sample.length > len(sample.tokens)
+            entries.append(Shelved(offset=offset, size=len(line), tokens=len(sample.tokens), learned=learned, truncated=truncated))
+            offset += file.write(line)
+            tokens += len(sample.tokens)
+            if tokens > _SHELF_TOKENS:
+                break
+    return entries
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The child process: recipe JSON on stdin, preview JSON on stdout; errors as JSON too, with their exit code."""
+    """The child process: recipe JSON on stdin, preview JSON as the last line on stdout; errors as JSON too, with their exit code.
+
+    Before it, while the work goes on: lines of `{"progress": {"stage", "done", "total"}}`, some a second.
+    """
     parser = argparse.ArgumentParser(prog="python -m tui_ft.data.preview")
     parser.add_argument("-n", type=int, default=3)
     parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--shelf", type=Path)
     options = parser.parse_args(arguments)
     code = 0
     answer: dict[str, Any]
     with contextlib.redirect_stdout(sys.stderr):  # libraries that print must not spoil the JSON
         try:
-            answer = preview(_recipe(sys.stdin.read()), options.n, options.exact).model_dump(mode="json")
+            recipe = _recipe(sys.stdin.read())
+            found = preview(recipe, options.n, options.exact, options.shelf, _told_on(sys.__stdout__))
+            answer = found.model_dump(mode="json")
         except TuiFtError as error:
             answer, code = {"error": error.message, "hint": error.hint}, error.exit_code
+            if isinstance(error, ChoiceError):
+                answer |= {"choices": {"part": error.part, "columns": error.choices}, "format": error.format}
+                answer |= {"columns": error.columns, "rows_shown": shown_rows(error.rows, options.n)}
     print(json.dumps(answer))  # ASCII: no foreign character reaches a terminal unescaped
     return code
+
+
+def _told_on(file: Any) -> Progress:
+    """Progress as lines of JSON, the first and the last of a stage and some between."""
+    last = 0.0
+
+    def tell(stage: str, done: int, total: int | None) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last > _BETWEEN_LINES:
+            last = time.monotonic()
+            print(json.dumps({"progress": {"stage": stage, "done": done, "total": total}}), file=file, flush=True)
+
+    return tell
 
 
 def _recipe(text: str) -> Recipe:

@@ -2,100 +2,174 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
 from typing import Any
 
+import xxhash
+
 from tui_ft.data import language, oasst, rows, sources
-from tui_ft.data.conversations import BadRow, Conversation, Ledger
+from tui_ft.data.conversations import ASSISTANT, BadRow, Conversation, Ledger
 from tui_ft.data.files import Row
 from tui_ft.data.formats import Format, find_format, language_column
-from tui_ft.errors import RequestError
+from tui_ft.data.language import Detector
+from tui_ft.data.oasst import TreeStatistics
+from tui_ft.data.sources import Source
+from tui_ft.errors import ChoiceError, RequestError
 from tui_ft.recipe.schema import Data
 from tui_ft.text import one_line
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with (stage, done, total or None): `read` counts rows, `tokenize` conversations."""
+"""Called with (stage, rows done, rows in all or None): `languages` while languages are detected, `tokenize` while samples are made."""
 
 OTHER_LANGUAGE = "another language"
+BEYOND = "beyond max_rows"
+TWO_IN_A_ROW = "two turns of one side in a row"
 _DETECTION_ROWS = 100
-_EVERY = 1000  # rows between two calls of a progress function
+_EVERY = 500  # rows between two calls of a progress function
+_BATCH = 256
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reading:
-    """All conversations of one split, and what was left out."""
+    """One split on its way to conversations. Its counts are whole once `conversations` has been read to its end."""
 
-    conversations: list[Conversation]
-    ledger: Ledger
-    languages: Counter[str]
-    """Conversations by language before the choice of languages; empty where neither a column nor detection tells."""
+    data: Data
+    source: Source
     found: Format
+    column: str | None
+    """The column that names a row's language; None where the text must tell, or nobody asks."""
     columns: list[str]
     first_rows: list[dict[str, Any]]
-    name: str
-    complete: bool
+    confidence: float
+    """Share of the first rows that read without fault in the format found, 0 to 1."""
+    limit: int | None = None
+    """Read no more rows than that."""
+    complete: bool = True
     """Whether every row of the source was read."""
+    ledger: Ledger = field(default_factory=Ledger)
+    languages: Counter[str] = field(default_factory=Counter)
+    """Conversations by language before the choice of languages; empty where neither a column nor detection tells."""
+    trees: TreeStatistics = field(default_factory=TreeStatistics)
+
+    @property
+    def by_text(self) -> bool:
+        """The languages are detected: as asked for, or because some are chosen and nothing names them."""
+        return self.data.language_column == "detect" or (bool(self.data.languages) and not self._named)
+
+    @property
+    def language_source(self) -> str:
+        """What tells the languages, in words; empty where nothing does."""
+        return "detected" if self.by_text else f"column {self.column or 'lang'}" if self._named else ""
+
+    @property
+    def _named(self) -> bool:
+        return self.column is not None or self.found.name == "oasst"
+
+    def conversations(self, seed: int = 0, on_progress: Progress | None = None) -> Iterator[Conversation]:
+        """All that is kept, in the order of the source. To be read once.
+
+        Where languages must be detected in all rows, that is a pass of its own before, with its own progress; where `data.max_rows` takes
+        fewer than there are, another one counts them. So memory never holds more than a batch.
+        """
+        total = self._total() if on_progress else None
+        detector = self._detector(total, on_progress) if self.by_text else None
+        chosen = self._drawn(detector, seed)
+        for number, conversation in enumerate(self._kept(detector, total, on_progress)):
+            if chosen is None or number in chosen:
+                yield conversation
+            else:
+                self.ledger.drop(BEYOND)
+
+    def _total(self) -> int | None:
+        there_are = self.source.count()
+        return min(self.limit, there_are or self.limit) if self.limit else there_are
+
+    def _drawn(self, detector: Detector | None, seed: int) -> set[int] | None:
+        """The places of `data.max_rows` conversations among those that are kept; None where all of them are taken."""
+        most = self.data.max_rows
+        there_are = sum(1 for _ in self._again()._kept(detector, None, None)) if most is not None else 0
+        return set(random.Random(seed).sample(range(there_are), most)) if most is not None and there_are > most else None
+
+    def _again(self) -> Reading:
+        """The same with counts of its own, for a pass that only looks."""
+        return replace(self, ledger=Ledger(), languages=Counter(), trees=TreeStatistics())
+
+    def _kept(self, detector: Detector | None, total: int | None, on_progress: Progress | None) -> Iterator[Conversation]:
+        def dropped(conversation: Conversation, words: str) -> None:
+            self.ledger.drop(OTHER_LANGUAGE, sample=f"{conversation.origin} [{words}]: {conversation.text(200)}")
+
+        every = self._every("tokenize", total, on_progress)
+        return language.keep(every, self.data.languages, detector=detector, counts=self.languages, on_dropped=dropped)
+
+    def _every(self, stage: str, total: int | None, on_progress: Progress | None) -> Iterator[Conversation]:
+        """The conversations of all languages, each with those that its data name."""
+        stream = self.source.read()
+        counted = _counted(islice(stream, self.limit) if self.limit else stream, stage, total, on_progress)
+        if self.found.name == "oasst":
+            named = {"lang": self.column} if self.column and self.data.language_column != "auto" else {}
+            found = replace(self.found, columns={**self.found.columns, **named})
+            made: Iterable[Conversation] = oasst.conversations(counted, found, self.data.oasst, self.ledger, self.trees)
+        else:
+            made = _conversations(counted, self.found, self.column, self.ledger)
+        for conversation in made:
+            if _two_in_a_row(conversation):
+                self.ledger.note(TWO_IN_A_ROW, conversation.origin)
+            yield replace(conversation, languages=()) if self.data.language_column == "detect" else conversation
+        self.complete = self.limit is None or next(stream, None) is None
+
+    def _detector(self, total: int | None, on_progress: Progress | None) -> Detector:
+        """One that has judged every text of the dataset, now or at an earlier time; of a sample, one that begins anew."""
+        if self.limit:
+            return Detector()
+        asked = [self.source.identity(), self.found.name, sorted(self.found.columns.items()), self.data.oasst, language.CHARACTERS]
+        detector = Detector(Detector.file(xxhash.xxh3_128_hexdigest(json.dumps(asked).encode())))
+        if not detector.knows_all:
+            every = self._again()._every("languages", total, on_progress)
+            while batch := list(islice(every, _BATCH)):
+                detector.judge([language.text_of(conversation) for conversation in batch])
+            detector.save()
+        return detector
 
 
-def read(data: Data, *, split: str | None = None, seed: int = 0, limit: int | None = None, on_progress: Progress | None = None) -> Reading:
-    """Read a split to its conversations; with `limit`, no more rows than that.
+def open_reading(data: Data, split: str | None = None, limit: int | None = None) -> Reading:
+    """Look at the first rows of a split (default: `data.split`), and find out how to read it.
 
     Raises:
-        RequestError: nothing readable there, no rows, or no format that fits (ConfigError).
+        RequestError: nothing readable there, no rows, or no format that fits (ConfigError; ChoiceError where a person can tell).
     """
     source = sources.open_source(data, split)
-    stream = source.read()
-    start = list(islice(stream, _DETECTION_ROWS))
+    start = list(islice(source.read(), _DETECTION_ROWS))
     readable = [row.values for row in start if row.values is not None]
     if not readable:
         raise _nothing(source.name, start)
     columns = sources.columns_of(readable)
-    found = find_format(readable, data)
-    column = language_column(data, columns)
-    ledger = Ledger()
-    whole = chain(start, stream)
-    counted = _counted(islice(whole, limit) if limit else whole, source.total, on_progress)
-    if found.name == "oasst":
-        chosen = {"lang": column} if column and data.language_column != "auto" else {}
-        every: Iterable[Conversation] = oasst.conversations(counted, replace(found, columns={**found.columns, **chosen}), data.oasst, ledger)
-    else:
-        every = _conversations(counted, found, column, ledger)
-    languages: Counter[str] = Counter()
-    if data.language_column == "detect":
-        every = (replace(conversation, languages=()) for conversation in every)
-    by_text = data.language_column == "detect" or (column is None and found.name != "oasst" and bool(data.languages))
-    kept = list(language.keep(every, data.languages, read_text=by_text, counts=languages, on_dropped=lambda it: _other_language(it, ledger)))
-    complete = limit is None or next(whole, None) is None
-    if data.max_rows is not None and len(kept) > data.max_rows:
-        ledger.drop("beyond max_rows", len(kept) - data.max_rows)
-        kept = [kept[index] for index in sorted(random.Random(seed).sample(range(len(kept)), data.max_rows))]
-    return Reading(kept, ledger, languages, found, columns, readable, source.name, complete)
+    try:
+        found, column = find_format(readable, data), language_column(data, columns)
+    except ChoiceError as error:
+        error.columns, error.rows = columns, readable
+        raise
+    return Reading(data, source, found, column, columns, readable, _confidence(start, found), limit)
 
 
-def rows_up_to(data: Data, most: int) -> int:
+def rows_up_to(source: Source, most: int) -> int:
     """How many rows the source has, counting no further than `most`: tells a small source from a large one at little cost."""
-    source = sources.open_source(data)
     return source.total if source.total is not None else sum(1 for _ in islice(source.read(), most))
 
 
-def check_bad_rows(ledger: Ledger, data: Data) -> None:
-    """Refuse a source with too many bad rows, naming rows and reasons.
-
-    Raises:
-        RequestError: the share of bad rows is above `data.max_bad_rows`.
-    """
-    if ledger.bad > data.max_bad_rows * max(ledger.rows, 1):
-        bad = {reason: places for reason, places in ledger.samples.items() if reason in ledger.bad_reasons}
-        listed = [f"{reason}: {ledger.dropped[reason]}\n    " + "\n    ".join(places) for reason, places in bad.items()]
-        share = ledger.bad / max(ledger.rows, 1)
-        raise RequestError(
-            f"{ledger.bad:,} of {ledger.rows:,} rows are unusable ({share:.1%}, allowed {data.max_bad_rows:.1%})\n  " + "\n  ".join(listed),
-            "Mend the rows, map the columns with data.columns, or raise data.max_bad_rows.",
-        )
+def _confidence(start: Sequence[Row], found: Format) -> float:
+    """Each row on its own; a nested tree counts as one."""
+    ledger = Ledger()
+    if found.name == "oasst":
+        for _ in oasst.conversations(start, found, "all", ledger, TreeStatistics()):
+            pass
+        return 1 - min(1.0, ledger.bad / max(1, ledger.rows))
+    fit = sum(1 for _ in _conversations(start, found, None, ledger))
+    return (fit + ledger.dropped[rows.EMPTY_TEXT]) / len(start)
 
 
 def _nothing(name: str, start: list[Row]) -> RequestError:
@@ -104,14 +178,14 @@ def _nothing(name: str, start: list[Row]) -> RequestError:
     return RequestError(f"{name} is empty", "It holds no row.")
 
 
-def _counted(stream: Iterable[Row], total: int | None, on_progress: Progress | None) -> Iterator[Row]:
+def _counted(stream: Iterable[Row], stage: str, total: int | None, on_progress: Progress | None) -> Iterator[Row]:
     number = 0
     for number, row in enumerate(stream, 1):
         if on_progress and number % _EVERY == 0:
-            on_progress("read", number, total)
+            on_progress(stage, number, total if total is None else max(total, number))
         yield row
     if on_progress:
-        on_progress("read", number, number)
+        on_progress(stage, number, number)
 
 
 def _conversations(stream: Iterable[Row], found: Format, column: str | None, ledger: Ledger) -> Iterator[Conversation]:
@@ -134,6 +208,7 @@ def _conversations(stream: Iterable[Row], found: Format, column: str | None, led
         yield conversation
 
 
-def _other_language(conversation: Conversation, ledger: Ledger) -> None:
-    codes = ", ".join(conversation.languages) or language.UNKNOWN
-    ledger.drop(OTHER_LANGUAGE, sample=f"{conversation.origin} [{codes}]: {conversation.text(200)}")
+def _two_in_a_row(conversation: Conversation) -> bool:
+    """Two questions, or two answers, with nothing between them; tools may answer in any number."""
+    roles = [turn.role for turn in conversation.turns]
+    return any(one == two and one in ("user", ASSISTANT) for one, two in pairwise(roles))

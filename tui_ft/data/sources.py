@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 from tui_ft import demo
 from tui_ft.data import files
 from tui_ft.data.files import Row
-from tui_ft.errors import RequestError
+from tui_ft.errors import ChoiceError, Problem, RequestError
 from tui_ft.recipe.schema import Data
 from tui_ft.text import one_line
 
-PEEK_ROWS = 100
+_PIECE = 1 << 22  # bytes read at once
+_A_LINE_A_ROW = (".jsonl", ".csv", ".tsv")
 _SPLIT_IN_NAME = re.compile(r"(?:^|[^a-z])(train|training|validation|valid|val|dev|test|eval)(?:$|[^a-z])")
 _SAME_SPLIT = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
 
@@ -29,16 +30,35 @@ class Source:
     """For a person: a file, a folder or a Hub id, with the split."""
     read: Callable[[], Iterator[Row]]
     total: int | None = None
-    """Number of rows, where it is known without reading them."""
+    """Number of rows, where it is known without reading them; `count` estimates it else."""
+    paths: tuple[Path, ...] = ()
+    """The files that are read; empty where a library keeps the rows, which then names their `version`."""
+    version: str = ""
+
+    def identity(self) -> str:
+        """A hash of what the rows are: of the bytes of the files, whatever they are called. A gigabyte takes about a second."""
+        import xxhash
+
+        state = xxhash.xxh3_128(f"{self.version}\0{[files.suffix(path) for path in self.paths]}\0{self.total}".encode())
+        for path in self.paths:
+            with path.open("rb") as file:
+                state.update(path.stat().st_size.to_bytes(8, "little"))
+                while piece := file.read(_PIECE):
+                    state.update(piece)
+        return state.hexdigest()
+
+    def count(self) -> int | None:
+        """About how many rows there are, to show progress against: known, or the lines of the files where a row is a line; else None."""
+        if self.total is not None:
+            return self.total
+        if not self.paths or not all(files.suffix(path) in _A_LINE_A_ROW for path in self.paths):
+            return None
+        return sum(_lines(path) for path in self.paths)
 
 
-@dataclass(frozen=True)
-class Peek:
-    """The first rows of a source, to look at."""
-
-    name: str
-    columns: list[str]
-    rows: list[dict[str, Any]]
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(piece.count(b"\n") for piece in iter(lambda: file.read(_PIECE), b""))
 
 
 def open_source(data: Data, split: str | None = None) -> Source:
@@ -58,17 +78,6 @@ def open_source(data: Data, split: str | None = None) -> Source:
     return _hub(data, split)
 
 
-def peek(data: Data, rows: int = PEEK_ROWS) -> Peek:
-    """The first rows and the columns they have; reads no more than it shows, except where a file is one JSON value.
-
-    Raises:
-        RequestError: there is nothing readable there.
-    """
-    source = open_source(data)
-    first = [row.values for row in islice(source.read(), rows) if row.values is not None]
-    return Peek(source.name, columns_of(first), first)
-
-
 def columns_of(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Every column that occurs, in the order of first sight."""
     return list(dict.fromkeys(str(key) for row in rows for key in row))
@@ -81,19 +90,24 @@ def _written_as_path(name: str) -> bool:
 def _local(path: Path, split: str, name: str) -> Source:
     base, slice_text = _parse_split(split)
     if path.is_dir():
-        read, total = _folder(path, base)
+        whole = _folder(path, base)
+    elif base == "train":
+        whole = _of_files((path,))
     else:
-        if base != "train":
-            raise RequestError(f"{name} is a single file and has the split train only, not {one_line(base)}", "Set data.split: train.")
-        read, total = (lambda: files.read_file(path)), None
+        raise RequestError(f"{name} is a single file and has the split train only, not {one_line(base)}", "Set data.split: train.")
     if slice_text is None:
-        return Source(name if base == "train" else f"{name} [{base}]", read, total)
-    count = total if total is not None else sum(1 for _ in read())
+        return replace(whole, name=name if base == "train" else f"{name} [{base}]")
+    count = whole.total if whole.total is not None else sum(1 for _ in whole.read())
     start, stop = _bounds(slice_text, count)
-    return Source(f"{name} [{split}]", lambda: islice(read(), start, stop), max(0, stop - start))
+    name, version = f"{name} [{split}]", f"{whole.version}[{start}:{stop}]"
+    return replace(whole, name=name, read=lambda: islice(whole.read(), start, stop), total=max(0, stop - start), version=version)
 
 
-def _folder(path: Path, split: str) -> tuple[Callable[[], Iterator[Row]], int | None]:
+def _of_files(paths: Sequence[Path]) -> Source:
+    return Source("", lambda: (row for path in paths for row in files.read_file(path)), paths=tuple(paths))
+
+
+def _folder(path: Path, split: str) -> Source:
     try:
         inside = sorted(path.iterdir()) + sorted(path.glob("*/*"))  # two levels: the Hub keeps files in data/
     except OSError as error:
@@ -111,9 +125,8 @@ def _folder(path: Path, split: str) -> tuple[Callable[[], Iterator[Row]], int | 
     for file in found:
         by_split.setdefault(_split_of(file), []).append(file)
     if split not in by_split:
-        raise RequestError(f"{path} has no split {one_line(split)}", f"Its splits, by file names: {', '.join(sorted(by_split))}.")
-    chosen = by_split[split]
-    return (lambda: (row for file in chosen for row in files.read_file(file))), None
+        raise _no_split(str(path), split, sorted(by_split), "Its splits, by file names")
+    return _of_files(by_split[split])
 
 
 def _split_of(file: Path) -> str:
@@ -122,7 +135,7 @@ def _split_of(file: Path) -> str:
     return _SAME_SPLIT.get(match[1], match[1]) if match else "train"
 
 
-def _saved(path: Path, split: str) -> tuple[Callable[[], Iterator[Row]], int]:
+def _saved(path: Path, split: str) -> Source:
     import datasets
 
     try:
@@ -131,20 +144,20 @@ def _saved(path: Path, split: str) -> tuple[Callable[[], Iterator[Row]], int]:
         raise RequestError(f"{path} is not a readable saved dataset: {one_line(error, 200)}", "Save it again with save_to_disk.") from None
     if isinstance(loaded, datasets.DatasetDict):
         if split not in loaded:
-            raise RequestError(f"{path} has no split {one_line(split)}", f"Its splits: {', '.join(loaded)}.")
+            raise _no_split(str(path), split, list(loaded), "Its splits")
         loaded = loaded[split]
     elif split != "train":
         raise RequestError(f"{path} is one saved dataset without splits", "Set data.split: train.")
-    return (lambda: _dataset_rows(loaded)), len(loaded)
+    return _of_dataset(loaded, "")
 
 
-def _dataset_rows(dataset: Any) -> Iterator[Row]:
-    number = 0
-    for batch in dataset.iter(batch_size=1000):
-        columns = list(batch)
-        for values in zip(*batch.values(), strict=True):
-            number += 1
-            yield Row(f"row {number}", dict(zip(columns, values, strict=True)))
+def _no_split(name: str, split: str, there_are: list[str], words: str) -> ChoiceError:
+    hint = f"{words}: {one_line(', '.join(there_are), 300)}."
+    return ChoiceError(Problem("data.split", f"{name} has no split {one_line(split)}", hint), "split", there_are)
+
+
+def _of_dataset(dataset: Any, name: str) -> Source:
+    return Source(name, lambda: files.dataset_rows(dataset), len(dataset), version=str(dataset._fingerprint))
 
 
 def _hub(data: Data, split: str) -> Source:
@@ -164,7 +177,7 @@ def _hub(data: Data, split: str) -> Source:
         raise RequestError(
             f"{one_line(name)} cannot be loaded: {one_line(error, 300)}", "Check the network and the name; a downloaded file works as well."
         ) from None
-    return Source(f"{name} [{split}]", lambda: _dataset_rows(loaded), len(loaded))
+    return _of_dataset(loaded, f"{name} [{split}]")
 
 
 def _parse_split(split: str) -> tuple[str, str | None]:
