@@ -102,3 +102,34 @@ async def test_the_list_of_cached_models_is_made_without_touching_a_network(tmp_
     assert [row["name"] for row in answer.value] == ["org/tiny"]
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
     assert (await child.ask("tui_ft.tui.cached_models", seconds=60)).value == []
+
+
+async def test_how_far_it_is_is_told_on_the_way_and_is_no_answer(module) -> None:  # type: ignore[no-untyped-def]
+    code = """
+import json
+for done in (0, 500, 1000):
+    print(json.dumps({"progress": {"stage": "read", "done": done, "total": 1000}}), flush=True)
+print(json.dumps({"progress": {"stage": "tokenize", "done": 7, "total": None}}))
+print('{"progress": "broken"}')
+print(json.dumps({"rows": 1000}))
+"""
+    told: list[tuple[str, int, int | None]] = []
+    answer = await child.ask(module(code), on_progress=lambda *report: told.append(report))
+    assert answer.value == {"rows": 1000}
+    assert told == [("read", 0, 1000), ("read", 500, 1000), ("read", 1000, 1000), ("tokenize", 7, None)]
+
+
+async def test_a_child_that_reports_is_given_more_time(module) -> None:  # type: ignore[no-untyped-def]
+    code = """
+import time
+for done in range(4):
+    print('{"progress": {"stage": "read", "done": %d, "total": null}}' % done, flush=True)
+    time.sleep(0.5)
+print("[1]")
+"""
+    assert (await child.ask(module(code), seconds=1.2)).value == [1]
+
+
+async def test_an_error_brings_the_choices_there_are(module) -> None:  # type: ignore[no-untyped-def]
+    code = """import json, sys; print(json.dumps({"error": "both fit", "choices": {"part": "output", "columns": ["a", "b"]}})); sys.exit(2)"""
+    assert (await child.ask(module(code))).details == {"choices": {"part": "output", "columns": ["a", "b"]}}

@@ -24,6 +24,7 @@ from tui_ft.tui.draft import Draft
 from tui_ft.tui.help import HelpScreen
 from tui_ft.tui.screens.home import HomeScreen
 from tui_ft.tui.widgets.field import Field
+from tui_ft.tui.widgets.token_view import TokenView
 from tui_ft.tui.wizard.screen import STEPS, WizardScreen
 
 HOSTILE = "[/INST] [bold red]row[/] [@click=app.quit]x[/] \x1b]0;owned\x07\x1b[31m\u202e"
@@ -199,15 +200,22 @@ async def test_hostile_text_in_model_and_data_is_shown_and_obeyed_by_nobody(tmp_
             await screen.go(index)
             await until(pilot, lambda index=index: screen.at == index and bool(screen.query("#next:focus, Input:focus")))
             assert "\x1b" not in texts(app) and "\u202e" not in texts(app) and "\x07" not in texts(app)
-            if boxes := {1: "#dataset-rows", 3: "#prompt-samples"}.get(index):
-                shown = str(screen.query_one(f"{boxes} Static", Static).content)
-                assert "[/INST] [bold red]row[/] [@click=app.quit]" in shown and "␛]0;owned␇" in shown
+            if index in (1, 3):
+                await until(pilot, lambda index=index: "␛]0;owned␇" in data_shown(screen, index))
+                assert "[/INST] [bold red]row[/] [@click=app.quit]" in data_shown(screen, index)
         await pilot.press("f6", "f6", "f1")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
         await pilot.press("escape")
         app.notify(HOSTILE, title=HOSTILE)
         await pilot.pause()
         assert app.is_running
+
+
+def data_shown(screen: WizardScreen, index: int) -> str:
+    """The rows of the dataset step, the tokens of the prompt step."""
+    if index == 1:
+        return str(screen.query_one("#dataset-rows Static", Static).content)
+    return "".join(screen.query_one(TokenView).rows_as_text())
 
 
 async def test_every_step_lives_in_any_size(quiet: None) -> None:

@@ -1,4 +1,4 @@
-"""A child process: the models in the Hub's cache on this machine, as JSON, smallest first.
+"""A child process: the models (or with the argument `dataset`, the datasets) in the Hub's cache on this machine, as JSON, smallest first.
 
 The scan walks the disk, so it is never done in the terminal's own process.
 """
@@ -12,8 +12,9 @@ import sys
 def main() -> int:
     from huggingface_hub import CacheNotFound, scan_cache_dir
 
+    kind = sys.argv[1] if len(sys.argv) > 1 else "model"
     try:
-        repositories = [repository for repository in scan_cache_dir().repos if repository.repo_type == "model"]
+        repositories = [repository for repository in scan_cache_dir().repos if repository.repo_type == kind]
     except CacheNotFound:
         repositories = []
     except (OSError, ValueError) as error:

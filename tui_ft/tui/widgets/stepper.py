@@ -36,18 +36,21 @@ class Stepper(Widget):
         super().__init__()
         self.names = names
         self.states: list[State] = ["open"] * len(names)
+        self.counts: dict[int, int] = {}
         self.current = 0
 
-    def show(self, current: int, states: list[State]) -> None:
-        """Redraw, where something changed."""
-        if (current, states) != (self.current, self.states):
-            self.current, self.states = current, states
+    def show(self, current: int, states: list[State], counts: dict[int, int] | None = None) -> None:
+        """Redraw, where something changed; `counts` says of how many findings a step tells."""
+        now = current, states, counts or {}
+        if now != (self.current, self.states, self.counts):
+            self.current, self.states, self.counts = now
             self.refresh()
 
     def _labels(self) -> list[str]:
         """Names where they fit, else numbers for all but the open step."""
-        full = [f"{index + 1} {name}" for index, name in enumerate(self.names)]
-        for labels in (full, self.names, [label if i == self.current else str(i + 1) for i, label in enumerate(full)]):
+        names = [f"{name} ({self.counts[index]})" if self.counts.get(index) else name for index, name in enumerate(self.names)]
+        full = [f"{index + 1} {name}" for index, name in enumerate(names)]
+        for labels in (full, names, [label if i == self.current else str(i + 1) for i, label in enumerate(full)]):
             if sum(len(label) + 4 for label in labels) <= self.size.width:
                 return labels
         return labels

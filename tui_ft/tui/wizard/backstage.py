@@ -9,17 +9,21 @@ import asyncio
 import json
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tui_ft import demo
 from tui_ft.errors import ConfigError, TuiFtError
+from tui_ft.pace import Pace
 from tui_ft.recipe import Plan, Recipe
+from tui_ft.text import one_line
 from tui_ft.tui import child
+from tui_ft.tui.wizard.shelf import Shelf
 
 if TYPE_CHECKING:
     from tui_ft import findings
+    from tui_ft.data.lengths import Entry
     from tui_ft.data.preview import Preview
     from tui_ft.planning.data_facts import DataFacts
     from tui_ft.planning.hardware import Hardware
@@ -27,6 +31,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SAMPLES = 3
+"""Rows and samples in the answer itself; those to walk through are on the shelf."""
+_STAGES = {"read": ("reading", "rows"), "languages": ("telling languages", "texts"), "tokenize": ("tokenizing", "samples")}
+
+
+@dataclass
+class Work:
+    """What a child is doing now, as it tells."""
+
+    stage: str = ""
+    pace: Pace = field(default_factory=Pace)
+
+    def report(self, stage: str, done: int, total: int | None) -> None:
+        if stage != self.stage:
+            self.stage, self.pace = stage, Pace()
+        self.pace.update(done, total)
+
+    def text(self) -> str:
+        """`tokenizing 45 % · 8.1k samples/s · 2 min left`; empty before the first word."""
+        doing, unit = _STAGES.get(self.stage, (one_line(self.stage, 30), ""))
+        return f"{doing} {self.pace.text(unit)}" if doing else ""
 
 
 @dataclass
@@ -37,8 +61,20 @@ class Finding(Generic[T]):
     busy: bool = False
     error: str = ""
     hint: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What came with the error: the choices there are, the columns seen. Foreign text."""
     key: str = ""
     """What it was asked for, so that the same is not asked twice."""
+    stopped: bool = False
+    """The person ended it: it is not asked for again by itself."""
+    work: Work = field(default_factory=Work)
+
+    def expect(self, key: str) -> None:
+        """From now on it is on its way, for all who look."""
+        self.busy, self.key, self.stopped, self.work = True, key, False, Work()
+
+    def stop(self) -> None:
+        self.busy, self.stopped = False, True
 
 
 class Backstage:
@@ -46,37 +82,101 @@ class Backstage:
 
     def __init__(self) -> None:
         self.preview: Finding[Preview] = Finding()
+        self.exact: Finding[Preview] = Finding()
+        """The preview of all rows, where the first answer was of the first ones only; once known it is the preview as well."""
         self.facts: Finding[ModelFacts] = Finding()
         self.plan: Finding[Plan] = Finding()
         self.hardware: Hardware | None = None
+        self.checked: list[findings.Finding] = []
+        """What the newest preflight said besides the data's own findings."""
+        self.sample_at = 0
+        """The sample that is looked at, by its place on the shelf."""
+        self.shelf_file: Path | None = None
+        """Where the samples of `preview.value` stand, as its `shelf` lists them."""
+        self._shelf = Shelf()
+        self._counting = ""
+        """The `table_key` of what `exact` was asked for."""
         self._files: dict[str, tuple[int, int]] = {}
         """The local files that the preview read, as they were."""
+
+    def close(self) -> None:
+        """Nobody looks any more."""
+        self._shelf.close()
 
     def preview_key(self, recipe: Recipe) -> str:
         return json.dumps(
             [recipe.model.model_dump(mode="json"), recipe.data.model_dump(mode="json"), recipe.prompt.model_dump(mode="json"), recipe.train.seed]
         )
 
+    def table_key(self, recipe: Recipe) -> str:
+        """What the table of lengths depends on: it answers every maximum."""
+        return self.preview_key(recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update={"max_length": 0, "overlong": ""})}))
+
     def facts_key(self, recipe: Recipe) -> str:
         return recipe.model.model_dump_json()
 
     def expect_preview(self, recipe: Recipe) -> None:
-        """From now on it is on its way, for all who look."""
-        self.preview.busy, self.preview.key = True, self.preview_key(recipe)
+        self.preview.expect(self.preview_key(recipe))
+
+    def expect_count(self, recipe: Recipe) -> None:
+        self._counting = self.table_key(recipe)
+        self.exact.expect(self.preview_key(recipe))
 
     def expect_facts(self, recipe: Recipe) -> None:
-        self.facts.busy, self.facts.key = True, self.facts_key(recipe)
+        self.facts.expect(self.facts_key(recipe))
+
+    def counts(self, recipe: Recipe) -> bool:
+        """Whether `exact` is, or is about to be, of this recipe's data, whatever the maximum."""
+        return self._counting == self.table_key(recipe)
+
+    def wants_count(self, recipe: Recipe) -> bool:
+        """Whether only a sample of this recipe's data is known, and nothing is under way to know it all."""
+        known, asked = self.preview, self.preview_key(recipe)
+        sampled = known.value is not None and known.value.sampled is not None and not known.busy and known.key == asked
+        return sampled and not self.exact.busy and self.exact.key != asked and not (self.exact.stopped and self.counts(recipe))
 
     async def load_preview(self, recipe: Recipe, seconds: float = 300.0) -> None:
         """Ask the data child; the old value stays in sight meanwhile. `expect_preview` comes first."""
-        self._files = await asyncio.to_thread(_local_files, recipe)
+        await self._look(self.preview, recipe, "-n", str(SAMPLES), seconds=seconds)
+
+    async def count_all(self, recipe: Recipe) -> None:
+        """Ask for all rows, behind everything else; the answer takes the preview's place. `expect_count` comes first."""
+        await self._look(self.exact, recipe, "-n", str(SAMPLES), "--exact", seconds=600.0, background=True)
+
+    async def _look(self, found: Finding[Preview], recipe: Recipe, *options: str, seconds: float, background: bool = False) -> None:
+        files = await asyncio.to_thread(_local_files, recipe)
+        samples: Path | None = None
         try:
-            answer = await child.ask("tui_ft.data.preview", "-n", str(SAMPLES), stdin=recipe.model_dump_json(), seconds=seconds)
+            samples = self._shelf.new_file()
+            answer = await child.ask(
+                "tui_ft.data.preview",
+                *(*options, "--shelf", str(samples)),
+                stdin=recipe.model_dump_json(),
+                seconds=seconds,
+                on_progress=found.work.report,
+                background=background,
+            )
+            value = _read_preview(answer.value) if not answer.error else None
+            found.busy = False
+            found.value, found.error, found.hint, found.details = value, answer.error, answer.hint, answer.details
+            if found is self.preview or (value is not None and found.key == self.preview.key and not self.preview.busy):
+                self.preview.value, self._files = value, files
+                self.shelf_file, samples = samples, self.shelf_file
         except OSError as error:
-            answer = child.Answer(error=f"the data cannot be looked at: {error.strerror}")
-        self.preview.busy = False
-        self.preview.error, self.preview.hint = answer.error, answer.hint
-        self.preview.value = _read_preview(answer.value) if not answer.error else None
+            found.busy, found.value = False, None
+            found.error, found.hint, found.details = f"the data cannot be looked at: {error.strerror}", "", {}
+        finally:
+            self._shelf.drop(samples)
+
+    def table(self, recipe: Recipe | None) -> tuple[list[Entry], int | None] | None:
+        """The lengths of this recipe's samples, and of how many rows where not of all; None while nothing is known.
+
+        Those of all rows hold whatever the maximum is, also while a preview of another maximum is on its way.
+        """
+        exact, seen = self.exact.value, self.preview.value
+        if recipe is not None and exact is not None and not self.exact.busy and self.counts(recipe):
+            return exact.length_table, exact.sampled
+        return (seen.length_table, seen.sampled) if seen is not None else None
 
     async def load_facts(self, recipe: Recipe) -> None:
         """Look at the model's config: from the cache at once, else some seconds in a child of the planner's own."""
@@ -116,16 +216,24 @@ class Backstage:
             return None
         return DataFacts.of(recipe, seen.kept, seen.sampled, seen.findings)
 
+    def all_findings(self, recipe: Recipe | None) -> list[findings.Finding]:
+        """Everything to know before a start, errors first: of the data, as far as the preview of this very recipe tells, and of the rest."""
+        data = self.data_findings(recipe) if recipe is not None else []
+        wrong = {finding.where.partition(".")[0] for finding in self.checked if finding.severity == "error"}
+        if self.preview.error and wrong & {"data", "model", "prompt"}:
+            data = []  # the same in two wordings helps nobody
+        return sorted(dict.fromkeys([*data, *self.checked]), key=lambda finding: finding.severity != "error")
+
     def data_findings(self, recipe: Recipe) -> list[findings.Finding]:
-        """Why a start would be refused for its data, as far as the preview of this very recipe tells."""
+        """What there is to know of the data, as far as the preview of this very recipe tells."""
         from tui_ft import findings
 
         if self.preview.busy or self.preview.key != self.preview_key(recipe):
             return []
         if self.preview.error:
             return [findings.Finding("error", "data", self.preview.error, self.preview.hint)]
-        facts = self.data_facts(recipe)
-        return facts.errors if facts else []
+        seen = self.preview.value
+        return seen.findings if seen else []
 
     def data_as_it_is(self, recipe: Recipe) -> DataFacts | None:
         """As `data_facts`, and None too where a file has changed since; asks the disk."""

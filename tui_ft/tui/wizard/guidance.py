@@ -8,12 +8,13 @@ from tui_ft.tui.draft import REQUIRED, Draft
 from tui_ft.tui.text import MUTED, content
 from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.widgets.stepper import State
-from tui_ft.tui.wizard.backstage import Backstage
-from tui_ft.tui.wizard.dataset import DatasetStep
+from tui_ft.tui.wizard.backstage import Backstage, Work
+from tui_ft.tui.wizard.dataset import DatasetStep, known_columns
 from tui_ft.tui.wizard.model import ModelStep
 from tui_ft.tui.wizard.prompt import PromptStep
 from tui_ft.tui.wizard.review import ReviewStep
 from tui_ft.tui.wizard.step import Step
+from tui_ft.tui.wizard.walking import OF_A_STEP, OF_SAMPLES
 
 IN_A_LIST = "Enter takes the highlighted line; space as well where lines are switched on and off."
 OF_THE_REVIEW = ("start", "save_preset", "copy_command")
@@ -38,14 +39,25 @@ def _warns(step: type[Step], backstage: Backstage) -> bool:
     return step is PromptStep and bool(backstage.preview.value and backstage.preview.value.refusals)
 
 
-def note(draft: Draft, backstage: Backstage) -> Content:
-    """What is being looked up; else what the draft began as."""
+def note(draft: Draft, backstage: Backstage, width: int) -> Content:
+    """What is being looked up and how far it is, in as many words as there is room for; else what the draft began as."""
     if backstage.preview.busy:
-        return Content.styled("looking at the data …", MUTED)
+        return _under_way("looking at the data", "data", backstage.preview.work, width)
+    if backstage.exact.busy:
+        return _under_way("counting all rows", "all rows", backstage.exact.work, width)
     if backstage.facts.busy:
         return Content.styled("looking at the model …", MUTED)
     begun = f"from {draft.origin}" if draft.origin else "a new recipe"
     return content(f"{begun}{', changed' if draft.changed else ''}", MUTED)
+
+
+def _under_way(what: str, short: str, work: Work, width: int) -> Content:
+    told, pace = work.text(), work.pace
+    if not told:
+        return Content.styled(f"{what} … x stops", MUTED)
+    share = f"{100 * pace.share:.0f} %" if pace.share is not None else f"{pace.done:,}"
+    forms = [f"{what}: {told} · x stops", f"{what}: {pace.text()} · x stops", f"{short}: {pace.text()} · x stops", f"{short}: {share} · x stops"]
+    return Content.styled(next((form for form in forms if len(form) <= width), forms[-1]), MUTED)
 
 
 def way_on(following: type[Step] | None) -> str:
@@ -55,17 +67,34 @@ def way_on(following: type[Step] | None) -> str:
     return f"Enter goes on to {following.TITLE}. Tab and the arrow keys reach the fields; escape leaves and keeps the draft."
 
 
-def why_not(action: str, draft: Draft, *, first: bool, last: bool) -> str:
+def belongs(action: str, step: type[Step]) -> bool:
+    """Whether an action is of the open step, or of all of them."""
+    return (action not in OF_THE_REVIEW or step is ReviewStep) and OF_A_STEP.get(action, step) is step
+
+
+def why_not(action: str, draft: Draft, backstage: Backstage, step: type[Step], *, first: bool, last: bool) -> str:
     """Why an action cannot be taken at this step; empty where it can."""
     if action == "next" and last:
         return "this is the last step; s starts the run"
     if action == "back" and first:
         return "this is the first step"
-    if action in OF_THE_REVIEW and not last:
-        return "it belongs to the last step, Review"
+    if not belongs(action, step):
+        return f"it belongs to the step {ReviewStep.TITLE if action in OF_THE_REVIEW else OF_A_STEP[action].TITLE}"
     if action == "copy_command" and not draft.command():
         return "there is no command until this is saved as a preset"
+    seen = backstage.preview.value
+    if action in OF_SAMPLES and not (seen and seen.shelf):
+        return "there are no samples yet"
+    if action == "columns" and not known_columns(backstage):
+        return "no row has been read yet"
+    if action == "count" and not _countable(backstage):
+        return "all rows are counted" if seen else "nothing is being looked at"
     return ""
+
+
+def _countable(backstage: Backstage) -> bool:
+    found, seen = backstage.preview, backstage.preview.value
+    return found.busy or backstage.exact.busy or found.stopped or bool(found.error) or (seen is not None and seen.sampled is not None)
 
 
 def field_help(field: Field, draft: Draft) -> str:

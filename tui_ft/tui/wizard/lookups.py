@@ -19,6 +19,8 @@ class Lookups(TuiScreen):
 
     PAUSE: ClassVar[float] = 0.4
     """Seconds without a change before anything is looked up or saved."""
+    TICK: ClassVar[float] = 0.25
+    """Seconds between two looks at how far a child is."""
 
     def __init__(self, draft: Draft) -> None:
         super().__init__()
@@ -28,8 +30,18 @@ class Lookups(TuiScreen):
         """Something was chosen: only then is the kept draft replaced by this one."""
         self._soon: Timer | None = None
 
+    async def on_mount(self) -> None:
+        self.set_interval(self.TICK, self._tick)
+
+    def on_unmount(self) -> None:
+        self.backstage.close()
+
     def show(self) -> None:
         """Show what the draft and the findings say now."""
+        raise NotImplementedError
+
+    def show_work(self) -> None:
+        """Show how far the lookups are."""
         raise NotImplementedError
 
     def looks_at_data(self) -> bool:
@@ -42,23 +54,66 @@ class Lookups(TuiScreen):
             self._soon.stop()
         self._soon = self.set_timer(self.PAUSE, self._refresh)
 
+    def begin_with(self, draft: Draft) -> None:
+        """Another draft: what was looked up for the old one is forgotten, and what is on its way is ended."""
+        for group in ("facts", "preview", "exact"):
+            self.workers.cancel_group(self, group)
+        self.backstage.close()
+        self.draft, self.backstage = draft, Backstage()
+
+    def action_count(self) -> None:
+        """One key for the long looks: it ends the one under way; else it looks again, or at all rows."""
+        found = self.backstage
+        if found.preview.busy:
+            self.workers.cancel_group(self, "preview")
+            found.preview.stop()
+        elif found.exact.busy:
+            self.workers.cancel_group(self, "exact")
+            found.exact.stop()
+        elif (recipe := self.recipe_now()) is not None:
+            if found.preview.stopped or found.preview.error:
+                self._expect_preview(recipe)
+            elif found.preview.value is not None and found.preview.value.sampled is not None:
+                self._expect_count(recipe)
+        self.show()
+
+    def recipe_now(self) -> Recipe | None:
+        """The draft as a recipe with absolute paths, as lookups know it; None while nothing usable was typed."""
+        return files.absolute(self.draft.usable, Path.cwd()) if self.draft.usable else None
+
     def _refresh(self) -> None:
         self._keep()
-        if self.draft.usable is None:
+        recipe = self.recipe_now()
+        if recipe is None:
             self.show()
             return
-        recipe = files.absolute(self.draft.usable, Path.cwd())
         stands_in = "model.name" in self.draft.problems
         if not stands_in and self.backstage.facts.key != self.backstage.facts_key(recipe):
             self.backstage.expect_facts(recipe)
             self._load_facts(self.backstage, recipe)
+        if self.backstage.exact.busy and not self.backstage.counts(recipe):
+            self.workers.cancel_group(self, "exact")
+            self.backstage.exact.busy, self.backstage.exact.key = False, ""
         source_open = "data.source" in self.draft.problems
         asked = is_here(recipe) or self.looks_at_data()
         if asked and not source_open and self.backstage.preview.key != self.backstage.preview_key(recipe):
-            self.backstage.expect_preview(recipe)
-            self._load_preview(self.backstage, recipe)
+            self._expect_preview(recipe)
         self.backstage.make_plan(recipe)
         self.show()
+
+    def _expect_preview(self, recipe: Recipe) -> None:
+        self.backstage.expect_preview(recipe)
+        self._load_preview(self.backstage, recipe)
+
+    def _expect_count(self, recipe: Recipe) -> None:
+        self.backstage.expect_count(recipe)
+        self._count_all(self.backstage, recipe)
+
+    def _count_if_wanted(self) -> None:
+        """All rows of a source on this machine are counted without being asked for; elsewhere they would have to be fetched."""
+        recipe = self.recipe_now()
+        if recipe is not None and is_here(recipe) and self.backstage.wants_count(recipe):
+            self._expect_count(recipe)
 
     @work(exclusive=True, group="facts", exit_on_error=False)
     async def _load_facts(self, backstage: Backstage, recipe: Recipe) -> None:
@@ -70,7 +125,19 @@ class Lookups(TuiScreen):
     async def _load_preview(self, backstage: Backstage, recipe: Recipe) -> None:
         await backstage.load_preview(recipe)
         backstage.make_plan(recipe)
+        self._count_if_wanted()
         self.show()
+
+    @work(exclusive=True, group="exact", exit_on_error=False)
+    async def _count_all(self, backstage: Backstage, recipe: Recipe) -> None:
+        await backstage.count_all(recipe)
+        backstage.make_plan(recipe)
+        self.show()
+        self.call_later(self._count_if_wanted)  # the maximum may have moved meanwhile: then the rest of the answer is of another recipe
+
+    def _tick(self) -> None:
+        if self.backstage.preview.busy or self.backstage.exact.busy:
+            self.show_work()
 
     def _keep(self) -> None:
         if self.touched:

@@ -1,26 +1,22 @@
-"""Step 4: the very text that the model will see, token by token, and which of it is learned."""
+"""Step 4: the very text that the model will see, token by token, which of it is learned, and how long it may be."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from textual import on
 from textual.app import ComposeResult
 from textual.content import Content
 from textual.suggester import SuggestFromList
 from textual.widgets import Static
 
-from tui_ft.text import visible
-from tui_ft.tui.text import MUTED, content
-from tui_ft.tui.wizard.step import Shown, Step, waiting
-
-if TYPE_CHECKING:
-    from tui_ft.data.preview import Preview, PreviewSample
+from tui_ft.tui.text import content
+from tui_ft.tui.widgets.field import Field
+from tui_ft.tui.widgets.length_chart import LengthChart
+from tui_ft.tui.widgets.token_view import TokenView
+from tui_ft.tui.wizard.lengths import LengthPanel, stepped
+from tui_ft.tui.wizard.samples import Samples
+from tui_ft.tui.wizard.step import Step, again, waiting
 
 TEMPLATES = ("model", "chatml", "alpaca", "human-assistant", "text")
-MOST_TOKENS = 600
-"""Of one sample: more is scrolling without an end, and a slow redraw over SSH."""
-_LEARNED = "underline $success"
-_GIVEN = MUTED
 
 
 class PromptStep(Step):
@@ -35,60 +31,55 @@ class PromptStep(Step):
         yield self.field("prompt.overlong")
         yield self.field("prompt.add_tokens")
         yield Static("", id="prompt-found", classes="found", markup=False)
-        yield Shown("Samples, token by token", "prompt-samples")
+        yield Samples(self.backstage)
+        yield LengthPanel()
 
     def irrelevant(self) -> set[str]:
         return {"prompt.add_tokens"} if self.draft.value("prompt.template") in ("model", "text") else set()
 
     def show(self) -> None:
-        found, seen = self.backstage.preview, self.backstage.preview.value
-        lines = [waiting(found, "the data") or _lengths(seen, found.busy)]
-        if seen:
-            lines += [content(f"✗ {refusal}", "$text-error") for refusal in seen.refusals]
-        self.query_one("#prompt-found", Static).update(Content("\n").join(lines))
-        box = self.query_one("#prompt-samples", Shown)
-        box.display = bool(seen and seen.samples)
-        box.update(
-            Content("\n").join([part for number, sample in enumerate(seen.samples, 1) for part in _sample(number, sample)]) if seen else Content("")
-        )
+        found = self.backstage.preview
+        refusals = [content(f"✗ {refusal}", "$text-error") for refusal in (found.value.refusals if found.value else ())]
+        told = Content("\n").join([part for part in (waiting(found, "the data") or again(found), *refusals) if part])
+        place = self.query_one("#prompt-found", Static)
+        place.update(told)
+        place.display = bool(told)
+        self.query_one(Samples).refresh_samples()
+        self.show_lengths()
 
+    def show_lengths(self) -> None:
+        """From the table alone: this follows every key."""
+        panel = self.query_one(LengthPanel)
+        known = self.backstage.table(self.wizard.recipe_now())
+        panel.display = bool(known and known[0])
+        if known and known[0] and self.draft.usable:
+            prompt, plan, exact = self.draft.usable.prompt, self.backstage.plan.value, self.backstage.exact
+            panel.show(
+                known[0],
+                prompt.max_length,
+                overlong=prompt.overlong,
+                sampled=known[1],
+                batch=plan.micro_batch if plan else None,
+                counting="counting the rest" if exact.busy else "",
+            )
 
-def _lengths(seen: Preview | None, busy: bool) -> Content:
-    if seen is None:
-        return Content("")
-    lengths, kept = seen.lengths, max(1, seen.kept + seen.lengths.answer_lost)
-    cut = f"{100 * lengths.truncated / kept:.1f} % truncated"
-    lost = f"{100 * lengths.answer_lost / kept:.1f} % lose their whole answer"
-    return Content.assemble(
-        ("tokens a sample  ", MUTED),
-        f"half under {lengths.p50:,}, 95 % under {lengths.p95:,}, longest {lengths.max:,}\n",
-        ("at this maximum  ", MUTED),
-        (cut, "$text-warning" if lengths.truncated else ""),
-        ", ",
-        (lost, "$text-error" if lengths.answer_lost else ""),
-        ("  (looking again …)" if busy else "", MUTED),
-    )
+    def move_maximum(self, up: bool, coarse: bool) -> None:
+        """The line moves at once; the samples are cut anew once the person has paused."""
+        if self.draft.usable is None:
+            return
+        self.draft.put("prompt.max_length", stepped(self.draft.usable.prompt.max_length, up, coarse))
+        self.wizard.touched = True
+        self.refresh_fields()
+        self.show_lengths()
+        self.wizard.refresh_soon()
 
+    def next_panel(self) -> None:
+        """From the samples to the lengths and back to the fields; each comes into sight as it is entered."""
+        stops = [widget for widget in (*self.query(TokenView), *self.query(LengthChart)) if widget.parent and widget.parent.display]  # type: ignore[attr-defined]
+        at = next((index for index, widget in enumerate(stops) if widget.has_focus), -1)
+        (stops[at + 1] if at + 1 < len(stops) else self.query(Field).first().control).focus()
 
-def _sample(number: int, sample: PreviewSample) -> list[Content]:
-    """One sample: learned runs stand in ⟦ ⟧ and are underlined, neighbouring tokens are told apart by their background."""
-    learned = sum(token.learned for token in sample.tokens)
-    head = Content.assemble((f"sample {number}", "bold"), (f"  {len(sample.tokens):,} tokens, {learned:,} learned", MUTED))
-    parts: list[tuple[str, str]] = []
-    before = False
-    for index, token in enumerate(sample.tokens[:MOST_TOKENS]):
-        if token.learned != before:
-            parts.append(("⟦", "bold $success") if token.learned else ("⟧", "bold $success"))
-            before = token.learned
-        shade = "$foreground 6%" if index % 2 else "$foreground 13%"
-        parts.append((_token(token.text), f"{_LEARNED if token.learned else _GIVEN} on {shade}"))
-    if before:
-        parts.append(("⟧", "bold $success"))
-    if len(sample.tokens) > MOST_TOKENS:
-        parts.append((f" … and {len(sample.tokens) - MOST_TOKENS:,} more", MUTED))
-    return [head, Content.assemble(*parts), Content("")]
-
-
-def _token(text: str) -> str:
-    """A token's characters: line breaks marked and kept, nothing invisible."""
-    return visible(text).replace("\t", "⇥").replace("\n", "⏎\n") or "∅"
+    @on(Field.Edited)
+    def _typed(self, event: Field.Edited) -> None:
+        if event.field.key in ("prompt.max_length", "prompt.overlong"):
+            self.call_later(self.show_lengths)

@@ -31,7 +31,7 @@ class ReviewStep(Step):
     def compose(self) -> ComposeResult:
         yield self.field("name")
         yield Static("", id="review-command", classes="found", markup=False)
-        yield Static("", id="review-findings", classes="found", markup=False)
+        yield Shown("Checks", "review-findings")
         yield Shown("Recipe", "review-yaml")
         with Horizontal(classes="buttons"):
             yield Button("Save as preset", id="save-preset", compact=True, action="screen.save_preset")
@@ -45,25 +45,32 @@ class ReviewStep(Step):
 
     @work(exclusive=True, group="preflight", exit_on_error=False)
     async def check(self) -> None:
-        """Everything that speaks against starting, in words."""
-        place = self.query_one("#review-findings", Static)
+        """Everything that speaks against starting, and everything to know before, in words."""
         if self.draft.recipe is None:
-            place.update(_problems(ConfigError([Problem(key, message) for key, message in self.draft.problems.items()])))
+            self._tell(_problems(ConfigError([Problem(key, message) for key, message in self.draft.problems.items()])))
             return
         from tui_ft.planning import preflight
 
         recipe = files.absolute(self.draft.recipe, Path.cwd())
-        data = self.backstage.data_findings(recipe)
+        backstage = self.backstage
         try:
-            found = await asyncio.to_thread(preflight.check, recipe)
-            known = {finding.where.partition(".")[0] for finding in found if finding.severity == "error"}
-            place.update(_findings([*(() if known & {"data", "model", "prompt"} else data), *found]))  # the same in two wordings helps nobody
+            backstage.checked = await asyncio.to_thread(preflight.check, recipe)
         except TuiFtError as error:
-            place.update(_problems(error))
+            self._tell(_problems(error))
+            return
+        if self.ready:
+            found = backstage.all_findings(recipe)
+            self._tell(_findings(found), _count(found))
+            self.wizard.show_steps()
+
+    def _tell(self, shown: Content, count: str = "") -> None:
+        box = self.query_one("#review-findings", Shown)
+        box.border_title = count or "Checks"
+        box.update(shown)
 
     def complain(self, error: TuiFtError) -> None:
         """Why the start was refused, where the person is looking."""
-        self.query_one("#review-findings", Static).update(_problems(error))
+        self._tell(_problems(error))
         self.scroll_home(animate=False)
 
     @on(Button.Pressed)
@@ -99,31 +106,28 @@ def _command(command: str, whole: bool) -> Content:
     return Content.assemble(head, "\n  ", (why, MUTED))
 
 
+def _count(found: list[Finding]) -> str:
+    """`2 errors, 1 warning`."""
+    counts = [(sum(finding.severity == severity for finding in found), name) for severity, name in (("error", "error"), ("warning", "warning"))]
+    return ", ".join(f"{number} {name}{'s' if number > 1 else ''}" for number, name in counts if number)
+
+
 def _findings(found: list[Finding]) -> Content:
     if not found:
         return Content.assemble(("✓ ", "$success"), "Nothing speaks against starting.")
-    rows = []
-    for finding in found:
-        stops = finding.severity == "error"
-        rows.append(
-            _row(
-                "✗ stops the start" if stops else "! warning",
-                "$text-error" if stops else "$text-warning",
-                finding.where,
-                finding.message,
-                finding.hint,
-            )
-        )
-    return Content("\n").join(rows)
+    return Content("\n").join([_row(finding.severity == "error", finding.where, finding.message, finding.hint, finding.places) for finding in found])
 
 
 def _problems(error: TuiFtError) -> Content:
     if isinstance(error, ConfigError):
-        return Content("\n").join([_row("✗ stops the start", "$text-error", p.where, p.message, p.hint) for p in error.problems])
-    return _row("✗ stops the start", "$text-error", "", error.message, error.hint)
+        return Content("\n").join([_row(True, problem.where, problem.message, problem.hint) for problem in error.problems])
+    return _row(True, "", error.message, error.hint)
 
 
-def _row(sign: str, colour: str, where: str, message: str, hint: str) -> Content:
+def _row(stops: bool, where: str, message: str, hint: str, places: tuple[str, ...] = ()) -> Content:
+    """A finding with its mark, where it was seen, and what to do."""
+    sign, colour = ("✗ stops the start", "$text-error") if stops else ("! warning", "$text-warning")
     place = f"{where}: " if where and where != "plan" else ""
+    rows = content(f"\n    in {', '.join(places)}", MUTED) if places else Content("")
     remedy = Content.assemble("\n    → ", content(hint, MUTED)) if hint else Content("")
-    return Content.assemble((f"{sign}  ", colour), line(place, style="bold"), content(message), remedy)
+    return Content.assemble((f"{sign}  ", colour), line(place, style="bold"), content(message), rows, remedy)

@@ -18,9 +18,8 @@ from tui_ft.tui.text import content
 from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.widgets.plan_panel import PlanPanel, plan_content, plan_line
 from tui_ft.tui.widgets.stepper import Stepper
-from tui_ft.tui.wizard.backstage import Backstage
 from tui_ft.tui.wizard.dataset import DatasetStep
-from tui_ft.tui.wizard.guidance import IN_A_LIST, OF_THE_REVIEW, field_help, note, step_state, way_on, why_not
+from tui_ft.tui.wizard.guidance import IN_A_LIST, belongs, field_help, note, step_state, way_on, why_not
 from tui_ft.tui.wizard.language import LanguageStep
 from tui_ft.tui.wizard.method import MethodStep
 from tui_ft.tui.wizard.model import ModelStep
@@ -29,12 +28,13 @@ from tui_ft.tui.wizard.review import ReviewStep
 from tui_ft.tui.wizard.starting import Starting
 from tui_ft.tui.wizard.step import Step
 from tui_ft.tui.wizard.training import TrainingStep
+from tui_ft.tui.wizard.walking import Walking
 
 STEPS: tuple[type[Step], ...] = (ModelStep, DatasetStep, LanguageStep, PromptStep, MethodStep, TrainingStep, ReviewStep)
 _LOOKS_AT_DATA = (DatasetStep, LanguageStep, PromptStep)
 
 
-class WizardScreen(Starting):
+class WizardScreen(Walking, Starting):
     """Edits a draft. Leaving keeps it; starting a run uses it up."""
 
     CSS_PATH = Path(__file__).with_name("wizard.tcss")
@@ -160,11 +160,10 @@ class WizardScreen(Starting):
             self.run_worker(begin(True), exit_on_error=False)
 
     async def _replace(self, draft: Draft) -> None:
-        self.draft = draft
-        self.backstage = Backstage()
         self._seen.clear()
         for step in self.query(Step):
             step.ready = False  # what it holds belongs to the old draft
+        self.begin_with(draft)
         await self.go(0)
 
     def action_leave(self) -> None:
@@ -185,13 +184,27 @@ class WizardScreen(Starting):
             return
         with self.app.batch_update():
             problems, backstage = len(self.draft.problems), self.backstage
-            self.query_one(Stepper).show(self.at, [step_state(step, self.draft, backstage, index in self._seen) for index, step in enumerate(STEPS)])
+            self.show_steps()
             self.query_one("#plan-line", Static).update(plan_line(backstage.plan, problems, backstage.facts.busy))
             self.query_one("#plan-panel", PlanPanel).show(plan_content(backstage.plan, problems, backstage.facts.error))
-            self.query_one("#nav-note", Static).update(note(self.draft, backstage))
+            self.show_work()
             for step in self.query(Step):
                 if step.ready:
                     step.show()
+        self.refresh_keys()
+
+    def show_steps(self) -> None:
+        states = [step_state(step, self.draft, self.backstage, index in self._seen) for index, step in enumerate(STEPS)]
+        self.query_one(Stepper).show(self.at, states, {len(STEPS) - 1: len(self.backstage.all_findings(self.recipe_now()))})
+
+    def show_work(self) -> None:
+        """How far the lookups are; where there is nothing else to show, in the step as well."""
+        place = self.query_one("#nav-note", Static)
+        place.update(note(self.draft, self.backstage, place.size.width))
+        if self.backstage.preview.busy:
+            for step in self.query(Step):
+                if step.ready:
+                    step.show_work()
 
     # Explaining
 
@@ -221,11 +234,11 @@ class WizardScreen(Starting):
     # What can be done now
 
     def unavailable(self, action: str) -> str:
-        return why_not(action, self.draft, first=self.at == 0, last=self.last)
+        return why_not(action, self.draft, self.backstage, STEPS[self.at], first=self.at == 0, last=self.last)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """The last step has its own keys; F8, pressed once too often, must not start a run."""
-        if (action in OF_THE_REVIEW and not self.last) or (action == "next" and self.last):
+        """Each step has its own keys; F8, pressed once too often, must not start a run."""
+        if not belongs(action, STEPS[self.at]) or (action == "next" and self.last):
             return False
         return super().check_action(action, parameters)
 

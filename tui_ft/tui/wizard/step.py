@@ -59,6 +59,9 @@ class Step(VerticalScroll, can_focus=False):
     def show(self) -> None:
         """Show what was found out; called whenever the draft or a finding has changed."""
 
+    def show_work(self) -> None:
+        """Show how far the look at the data is; called a few times a second while one is under way."""
+
     def field(self, key: str, placeholder: str = "", suggester: Suggester | None = None) -> Field:
         return Field(key, self.draft.text(key), placeholder, suggester)
 
@@ -139,9 +142,17 @@ class Shown(VerticalScroll, can_focus=True):
 
 def waiting(found: Finding[Any], what: str) -> Content | None:
     """What to say where there is no value to show: that it is being looked up, or why it failed; None where there is one."""
-    if found.error:
+    if found.stopped:
+        return Content.styled(f"Stopped: {what} was not looked at to the end. x looks again.", "$text-warning")
+    if found.error and not found.busy:
         hint = content(f"\n→ {found.hint}", MUTED) if found.hint else Content("")
         return Content.assemble(content(f"✗ {found.error}", "$text-error"), hint)
     if found.value is None:
-        return Content.styled(f"Looking at {what} …" if found.busy else f"Not looked at yet: {what}.", MUTED)
+        told = found.work.text()
+        return content(f"Looking at {what} …{f' {told} (x stops)' if told else ''}" if found.busy else f"Not looked at yet: {what}.", MUTED)
     return None
+
+
+def again(found: Finding[Any]) -> Content | None:
+    """That a newer value is on its way, while the old one is in sight; None where none is."""
+    return content(f"looking again … {found.work.text()}", MUTED) if found.busy and found.value is not None else None
