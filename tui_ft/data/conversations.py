@@ -52,6 +52,8 @@ class Conversation:
     """Folded codes of its messages, the first one leading; empty while unknown."""
     group: str = ""
     """Conversations of one group never stand on both sides of the validation split (a tree's id); empty: a group of its own."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Definitions of the tools that the assistant may call, as JSON schemas, in the form that chat templates read."""
 
     @property
     def is_document(self) -> bool:

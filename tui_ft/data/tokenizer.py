@@ -41,8 +41,9 @@ def load(model: Model, prompt: Prompt) -> Any:
 
 
 def stop_token_ids(tokenizer: Any) -> list[int]:
-    """The tokens at which generation ends: those that end an answer in the tokenizer's template, and eos."""
-    ids = [tokenizer.convert_tokens_to_ids(token) for token in templates.turn_ends(tokenizer).tokens]
+    """The tokens at which generation ends: those that end an answer or a tool call in the tokenizer's template, and eos."""
+    ends = templates.turn_ends(tokenizer)
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in (*ends.tokens, *ends.calls)]
     return list(dict.fromkeys([*ids, tokenizer.eos_token_id]))
 
 
