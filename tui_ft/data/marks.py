@@ -20,8 +20,10 @@ Span = tuple[int, int]
 REMEDY = "use prompt.template chatml, or prompt.learn all"
 """What helps where a template does not let answers be told from the rest."""
 _PLANES = (0xF0000, 0x100000)  # Unicode's two private planes; a text that uses the one is marked with the other
-_ROOM = 0xFFFE // 4  # messages that can be told apart
-_CONTENT, _OTHER = 0, 2  # the marks of a message: around its content, around its further texts; each has an opening and a closing one
+_KINDS = 6  # marks of a message
+_ROOM = 0xFFFE // _KINDS  # messages that can be told apart
+_CONTENT, _CALL, _OTHER = 0, 2, 4  # opening marks, around its content, texts of its tool calls, and all others; the closing one is the next
+_MARK_OF = {"content": _CONTENT, "tool_calls": _CALL}
 _UNMARKED = frozenset({"role", "type", "id", "tool_call_id", "name"})  # what templates compare or count, and never the answer
 
 
@@ -32,8 +34,15 @@ class Places:
     opens: list[int] = field(default_factory=list)
     """Where its content starts: none where the template drops the start, several where it writes the content again."""
     closes: list[int] = field(default_factory=list)
+    calls: list[Span] = field(default_factory=list)
+    """The texts of its tool calls: names and arguments."""
     others: list[Span] = field(default_factory=list)
-    """Its further texts: thinking, tool calls, an input of its own."""
+    """Its further texts: thinking, an input of its own."""
+
+    @property
+    def spans(self) -> list[Span]:
+        """All of them; one of content whose other end is unknown is empty."""
+        return [*((at, at) for at in (*self.opens, *self.closes)), *self.calls, *self.others]
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Marked:
         before, after = 0, len(self.text)
         for number, places in self.places.items():
             if number != message:
-                for start, end in [*zip(places.opens, places.opens, strict=True), *zip(places.closes, places.closes, strict=True), *places.others]:
+                for start, end in places.spans:
                     before = max(before, end) if end <= place else before
                     after = min(after, start) if start >= place else after
         return before, after
@@ -67,7 +76,7 @@ def marked(renderer: Renderer, messages: Sequence[Message], tools: Sequence[dict
     if plane is None or len(messages) > _ROOM:
         raise BadRow("its private-use characters leave none to find the answers by")
     for chosen in (range(len(messages)), answers):
-        found = _read(renderer, [_mark(m, plane + 4 * n) if n in chosen else m for n, m in enumerate(messages)], tools, plane)
+        found = _read(renderer, [_mark(m, plane + _KINDS * n) if n in chosen else m for n, m in enumerate(messages)], tools, plane)
         if found and found.text == text:
             return found
     raise BadRow(f"the template's text changes with the words of an answer; {REMEDY}")
@@ -89,7 +98,7 @@ def _mark(message: Message, base: int) -> dict[str, Any]:
     def around(kind: int) -> Callable[[str], str]:
         return lambda text: _around(text, chr(base + kind), chr(base + kind + 1))
 
-    return {key: value if key in _UNMARKED else map_texts(value, around(_CONTENT if key == "content" else _OTHER)) for key, value in message.items()}
+    return {key: value if key in _UNMARKED else map_texts(value, around(_MARK_OF.get(key, _OTHER))) for key, value in message.items()}
 
 
 def _around(text: str, opening: str, closing: str) -> str:
@@ -114,14 +123,14 @@ def _read(renderer: Renderer, messages: Sequence[Message], tools: Sequence[dict[
         if index % 2 == 0:
             length += len(part)
             continue
-        message, kind = divmod(ord(part) - plane, 4)
+        message, kind = divmod(ord(part) - plane, _KINDS)
         at = places.setdefault(message, Places())
         if kind % 2 == 0:
             opened[ord(part)] = length
         elif (start := opened.pop(ord(part) - 1, None)) is not None:
             blanks.append((start, length))
-            if kind > _OTHER:
-                at.others.append((start, length))
+            if kind > _CONTENT + 1:
+                (at.calls if kind == _CALL + 1 else at.others).append((start, length))
         if kind == _CONTENT:
             at.opens.append(length)
         elif kind == _CONTENT + 1:

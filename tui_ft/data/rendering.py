@@ -27,10 +27,10 @@ class Renderer:
     The template is the tokenizer's at the time this is made.
     """
 
-    def __init__(self, tokenizer: Any, *, asks: bool = False) -> None:
-        """`asks`: every text ends with the prompt to answer, unless told otherwise."""
+    def __init__(self, tokenizer: Any, *, asks: bool = False, source: str = "") -> None:
+        """`asks`: every text ends with the prompt to answer, unless told otherwise. `source`: another template than the tokenizer's."""
         self._asks = asks
-        template = tokenizer.chat_template
+        template = source or tokenizer.chat_template
         source = template.get("default", "") if isinstance(template, dict) else template or ""
         self.source = _FIXED_CLOCK + source if "strftime_now" in source else source
         self._names = dict(tokenizer.special_tokens_map)

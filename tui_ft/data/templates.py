@@ -210,9 +210,9 @@ def _inside_turns(renderer: Renderer, special: re.Pattern[str], tools: Sequence[
 def _call_ends(renderer: Renderer, special: re.Pattern[str]) -> tuple[str, ...]:
     """The control token that ends a tool call, where the template shows one."""
     with suppress(*render_errors()):
-        whole = renderer.render(_CALL_PROBE, [PROBE_TOOL])
-        own = whole[: common_prefix(whole, renderer.render(_CALL_PROBE[:2], [PROBE_TOOL]))]
-        return tuple(special.findall(own.rpartition("Probe argument")[2])[-1:]) if "Probe argument" in own else ()
+        own, whole = (renderer.render(_CALL_PROBE[:count], [PROBE_TOOL]).rpartition("Probe argument")[2] for count in (2, len(_CALL_PROBE)))
+        shared = own[: common_prefix(own, whole)]  # what a template writes at the end of every conversation is not the call's
+        return tuple(special.findall(shared)[-1:]) if "Probe argument" in renderer.render(_CALL_PROBE, [PROBE_TOOL]) else ()
     return ()
 
 
