@@ -12,6 +12,7 @@ from data_material import byte_tokenizer
 
 from tui_ft.data import mask, templates, tokenizer
 from tui_ft.data.conversations import Conversation, Ledger, Turn
+from tui_ft.data.rendering import Renderer
 from tui_ft.data.samples import Counts, Sample, encode
 from tui_ft.errors import RequestError
 from tui_ft.recipe.schema import Model, Prompt
@@ -78,7 +79,7 @@ def test_our_templates_to_the_letter(tmp_path: Path, template: str, bos: str, ex
         for piece, is_learned, before in zip(sample.pieces, sample.learned, [False, *sample.learned[:-1]], strict=True)
     ) + ("]" if sample.learned[-1] else "")
     assert marked == bos + expected
-    assert loaded.decode(sample.ids) == text(sample) == templates.render(loaded, CHAT)
+    assert loaded.decode(sample.ids) == text(sample) == Renderer(loaded).render(CHAT)
 
 
 def test_alpaca_gives_the_input_its_own_section_and_others_join_it(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_real_templates(tmp_path: Path, shared_data: Path, name: str, known: boo
     source_of_chance = random.Random(11)
     chats = [random_chat(source_of_chance) for _ in range(6)]
     for chat, sample in zip(chats, samples(loaded, *chats), strict=True):
-        assert text(sample) == templates.render(loaded, chat)
+        assert text(sample) == Renderer(loaded).render(chat)
         runs = _runs(sample)
         answers = [message["content"] for message in chat if message["role"] == "assistant"]
         assert len(runs) == len(answers)
