@@ -14,6 +14,7 @@ from data_material import byte_tokenizer
 
 from tui_ft.data import mask, templates, tokenizer
 from tui_ft.data.conversations import Conversation, Ledger, Turn
+from tui_ft.data.encoding import Encoder
 from tui_ft.data.rendering import Renderer
 from tui_ft.data.samples import encode
 from tui_ft.errors import RequestError
@@ -48,7 +49,7 @@ def samples(loaded: Any, *chats: list[dict[str, Any]], **prompt: Any) -> list[Sa
         for chat in chats
     ]
     ledger = Ledger()
-    made = [item.encoded for item in encode(conversations, loaded, Prompt.model_validate({"max_length": 4096, **prompt}), ledger)]
+    made = [item.encoded for item in encode(conversations, Encoder(loaded, Prompt.model_validate({"max_length": 4096, **prompt})), ledger)]
     assert not ledger.dropped, ledger.samples
     return [Sample(encoded.ids, encoded.learned, encoded.pieces(len(encoded.ids))) for encoded in made]
 
@@ -188,7 +189,7 @@ def test_bos_is_never_doubled(tmp_path: Path) -> None:
     loaded = load(byte_tokenizer(tmp_path / "model", bos="<s>", unk="<unk>"), template=str(jinja))
     ledger = Ledger()
     conversation = Conversation(tuple(Turn(m["role"], m["content"]) for m in CHAT), "row 1")
-    assert not list(encode([conversation], loaded, Prompt(), ledger)) and ledger.dropped == {"the bos token comes twice": 1}
+    assert not list(encode([conversation], Encoder(loaded, Prompt()), ledger)) and ledger.dropped == {"the bos token comes twice": 1}
 
 
 def test_refused_models(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_what_a_template_refuses_is_a_bad_row_with_its_words(tmp_path: Path) -> 
         Conversation((Turn("system", "S"), Turn("user", "Q"), Turn("assistant", "A")), "row 1"),
         Conversation((Turn("user", "Q"), Turn("assistant", "A")), "row 2"),
     ]
-    assert len(list(encode(chats, loaded, Prompt(), ledger))) == 1
+    assert len(list(encode(chats, Encoder(loaded, Prompt()), ledger))) == 1
     assert ledger.dropped == {"the template refuses it: System role not supported": 1} and ledger.bad == 1
 
 

@@ -130,6 +130,12 @@ def _oddities(recipe: Recipe, facts: Facts) -> Iterator[Finding]:
         places = tuple(facts.places.get(reading.TWO_IN_A_ROW, ()))
         words = f"{two:,} conversations have two questions or two answers in a row; they are learned as they are"
         yield Finding("warning", "data.source", words, "Some templates refuse such rows.", places)
+    spelled = facts.noted.get(samples.SPELLED, 0)
+    if spelled:
+        words = f"{spelled:,} samples spell control tokens of this model; they are read as plain text"
+        yield Finding(
+            "ok", "data.source", words, "As tokens they could end a turn, or pose as another.", tuple(facts.places.get(samples.SPELLED, ()))
+        )
     if facts.duplicates:
         words = f"{facts.duplicates:,} of {facts.samples:,} samples repeat an earlier one exactly"
         hint = "They weigh more than the others. In training and validation they stay on one side."

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from tui_ft.data import checks, lengths, prepare, reading, samples, tokenizer
+from tui_ft.data.encoding import Encoder
 from tui_ft.data.facts import Facts, facts_of
 from tui_ft.data.lengths import Entry, Lengths
 from tui_ft.data.oasst import TreeStatistics
@@ -106,17 +107,18 @@ def preview(recipe: Recipe, n: int = 3, exact: bool = False, shelf: Path | None 
     read.limit = None if small else SAMPLE_ROWS
     loaded = tokenizer.load(recipe.model, recipe.prompt)
     progress = on_progress if small else None  # a thousand rows are looked at in a second
-    whole = list(samples.encode(read.conversations(recipe.train.seed, progress), loaded, recipe.prompt, read.ledger))
+    encoder = Encoder(loaded, recipe.prompt)
+    whole = list(samples.encode(read.conversations(recipe.train.seed, progress), encoder, read.ledger))
     facts = prepare.encoded(recipe, loaded, on_progress=on_progress).facts if exact and not small else _facts(read, whole)
     found = checks.findings(recipe, facts, loaded)
     report = prepare.report_of(recipe, facts, found)
-    cut = _cut(whole, recipe.prompt, loaded)
+    cut = _cut(whole, recipe.prompt)
     if recipe.prompt.overlong == "split":
         report.kept = len(samples.blocks(sum(length * count for length, _, count in facts.length_table), recipe.prompt.max_length))
     return Preview(
         sampled=None if facts.complete else facts.rows,
-        samples=[_shown(item) for item in islice(cut(), max(n, 0))],
-        shelf=write_shelf(shelf, (_shown(item) for item in islice(cut(), SHELVED))) if shelf else [],
+        samples=[_shown(item, encoder) for item in islice(cut(), max(n, 0))],
+        shelf=write_shelf(shelf, (_shown(item, encoder) for item in islice(cut(), SHELVED))) if shelf else [],
         refusals=[str(problem) for problem in checks.problems(found)],
         rows_shown=shown_rows(read.first_rows, n),
         length_table=lengths.coarse(facts.length_table),
@@ -158,7 +160,7 @@ class _Cut:
     length: int
 
 
-def _cut(whole: list[Sample], prompt: Prompt, loaded: Any) -> Callable[[], Iterator[_Cut]]:
+def _cut(whole: list[Sample], prompt: Prompt) -> Callable[[], Iterator[_Cut]]:
     """The samples as training cuts them, made one by one."""
     import numpy as np
 
@@ -189,8 +191,11 @@ def _cut(whole: list[Sample], prompt: Prompt, loaded: Any) -> Callable[[], Itera
     return in_blocks if prompt.overlong == "split" else singly
 
 
-def _shown(item: _Cut) -> PreviewSample:
-    tokens = [Token(id=number, text=text, learned=flag) for number, text, flag in zip(item.ids, item.pieces, item.learned, strict=True)]
+def _shown(item: _Cut, encoder: Encoder) -> PreviewSample:
+    tokens = [
+        Token(id=number, text=text, learned=flag, kind=encoder.kind(number))
+        for number, text, flag in zip(item.ids, item.pieces, item.learned, strict=True)
+    ]
     return PreviewSample(text="".join(item.pieces), tokens=tokens, origin=item.origin, length=item.length)
 
 
