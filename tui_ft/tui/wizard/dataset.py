@@ -22,6 +22,7 @@ _CELL = 400
 class DatasetStep(Step):
     TITLE = "Dataset"
     LEAD = "Name the data to learn from; its format is found by looking at it."
+    HUB = "dataset"
     KEYS = (
         "data.source",
         "data.config",

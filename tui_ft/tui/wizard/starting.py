@@ -16,17 +16,12 @@ from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.recipe import Recipe, files
 from tui_ft.tui.draft import Draft
 from tui_ft.tui.text import MUTED
-from tui_ft.tui.wizard.lookups import Lookups
+from tui_ft.tui.wizard.hub import WithHub
 from tui_ft.tui.wizard.review import ReviewStep, copied_to, name_problem, save_preset
-from tui_ft.tui.wizard.step import Step
 
 
-class Starting(Lookups):
+class Starting(WithHub):
     """The actions of the review."""
-
-    @property
-    def step(self) -> Step:
-        return self.query_one(Step)
 
     def action_copy_command(self) -> None:
         command = self.draft.command()
