@@ -114,3 +114,19 @@ def gguf_header(file: Path) -> dict[str, Any]:
         }
     except Exception as error:  # its reader meets a foreign file with errors of several libraries
         raise RequestError(f"{one_line(file, 200)} is not a readable GGUF file: {one_line(error, 200)}", "Copy it anew.") from None
+
+
+def lacking(folder: Path) -> str:
+    """The first weight file that a folder should have and has not; empty where it is whole."""
+    names = [file.name for file in folder.iterdir() if file.exists()]  # a link into nothing is no file
+    files = wanted(names)
+    if not files:
+        return "the file of its weights"
+    for index in folder.glob(f"*{Path(files[0]).suffix}.index.json"):
+        try:
+            parts = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            continue
+        if absent := sorted(str(part) for part in parts if part not in names):
+            return absent[0]
+    return ""

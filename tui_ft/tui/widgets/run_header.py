@@ -36,7 +36,8 @@ def progress(summary: Summary, stage: tuple[int, int | None], width: int) -> Con
     if summary.state == "starting" and not summary.step:
         done, total = stage
         what = STAGES.get(summary.stage, summary.stage or "starting")
-        count = f" {units.count(done)} of {units.count(total)}" if total else ""
+        amount = units.size if summary.stage == "download" else units.count
+        count = f" {amount(done)} of {amount(total)}" if total else ""
         words = f" {what}{count}"
     else:
         done, total = summary.step, summary.total_steps
