@@ -165,7 +165,7 @@ def explained(error: BaseException, name: str, kind: str = "model") -> RequestEr
         return RequestError("the Hub says that too much was asked of it from here", f"Wait some minutes, or {LOG_IN}.")
     if any_is(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) or is_network(error):
         why = settle() or "the connection broke"
-        return RequestError(f"{shown} is not whole on this machine and the Hub cannot be asked: {why}", "Check the network, or name a local folder.")
+        return RequestError(f"{shown} is not on this machine and the Hub cannot be reached: {why}", "Check the network, or name a local folder.")
     return None
 
 
