@@ -132,6 +132,14 @@ def test_without_a_hub_the_cache_is_offered_and_the_reason_said(tmp_path: Path, 
     assert ask("search", kind="model", text="")["offline"] == "HF_HUB_OFFLINE is set"
 
 
+def test_what_is_cached_is_listed_without_touching_a_network(hub: LocalHub, tmp_path: Path) -> None:
+    cached(tmp_path / "hf", "models--org--here", "config.json", b"{}")
+    cached(tmp_path / "hf", "datasets--org--rows", "rows.jsonl", b"{}")
+    assert [hit["name"] for hit in ask("cached", kind="model")["hits"]] == ["org/here"]
+    assert [hit["name"] for hit in ask("cached", kind="dataset")["hits"]] == ["org/rows"]
+    assert hub.asked == []
+
+
 def test_a_prepared_dataset_is_divided_without_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(monkeypatch, closed_port(), tmp_path / "hf")
     folder = tmp_path / "hf" / "datasets" / "org___rows" / "small" / "0.0.0" / "abc"

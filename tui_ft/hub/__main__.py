@@ -25,6 +25,12 @@ def _search(asked: dict[str, Any]) -> BaseModel:
     return search.search(asked["kind"], asked["text"])
 
 
+def _cached(asked: dict[str, Any]) -> BaseModel:
+    from tui_ft.hub import search
+
+    return search.cached(asked["kind"])
+
+
 def _choices(asked: dict[str, Any]) -> BaseModel:
     from tui_ft.hub import search
 
@@ -73,7 +79,8 @@ def _account(_: dict[str, Any]) -> BaseModel:
 
 
 QUESTIONS: dict[str, Callable[[dict[str, Any]], BaseModel]] = {
-    "search": _search, "details": _details, "choices": _choices, "code": _code, "login": _login, "logout": _logout, "account": _account,
+    "search": _search, "cached": _cached, "details": _details, "choices": _choices, "code": _code,
+    "login": _login, "logout": _logout, "account": _account,
 }  # fmt: skip
 
 

@@ -73,6 +73,15 @@ def search(kind: Kind, text: str) -> Hits:
     return Hits(hits=[*first, *(hit for hit in there if hit.name not in sizes)], offline=offline)
 
 
+def cached(kind: Kind) -> Hits:
+    """What is on this machine, last used first; asks no network.
+
+    Raises:
+        TuiFtError: the cache cannot be read.
+    """
+    return Hits(hits=[Hit(name=found.name, cached_bytes=found.bytes) for found in cache.repositories(kind)])
+
+
 def _asked(kind: Kind, text: str) -> list[Hit]:
     from huggingface_hub import HfApi
 

@@ -23,6 +23,11 @@ async def search(kind: Literal["model", "dataset"], text: str) -> child.Answer:
     return await _ask(Hits, "search", kind=kind, text=text)
 
 
+async def cached(kind: Literal["model", "dataset"]) -> child.Answer:
+    """`Hits` of what is on this machine, last used first; asks no network."""
+    return await _ask(Hits, "cached", kind=kind)
+
+
 async def model_details(name: str, revision: str | None = None) -> child.Answer:
     """`ModelDetails` of a Hub id, a folder or a GGUF file."""
     return await _ask(ModelDetails, "details", name=name, revision=revision)

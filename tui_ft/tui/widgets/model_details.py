@@ -37,12 +37,19 @@ def state_line(details: ModelDetails) -> Content:
     return Content(", ").join([part for part in parts if part.plain])
 
 
+def published(details: ModelDetails) -> Content:
+    """What the structure does not tell: the size on disk, what it is for, its terms, and what stands in the way."""
+    size = Content(f"{units.size(details.bytes)}, ") if details.bytes else Content("")
+    return Content("\n").join([Content.assemble("  ", size, state_line(details)).stylize(MUTED), *_remarks(details)])
+
+
 def described(details: ModelDetails) -> Content:
     """Everything, with what is missing and why."""
     head = Content.assemble(line(details.architecture or "architecture unknown", _TEXT, "bold"), "  ", size_line(details))
-    rows = [head, state_line(details)]
-    if details.gated and details.place == "hub":
-        rows.append(content("Accept its licence on its page, then log in (F4).", MUTED))
+    return Content("\n").join([head, state_line(details), *_remarks(details)])
+
+
+def _remarks(details: ModelDetails) -> list[Content]:
     if details.note:
-        rows.append(content(f"! {details.note}", "$text-warning"))
-    return Content("\n").join(rows)
+        return [content(f"! {details.note}", "$text-warning")]
+    return [content("Accept its licence on its page, then log in (F4).", MUTED)] if details.gated and details.place == "hub" else []

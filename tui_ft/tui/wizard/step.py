@@ -90,9 +90,12 @@ class Step(VerticalScroll, can_focus=False):
 
     def take(self, name: str) -> None:
         """Take a repository that was found by a search; what belonged to the one before goes with it."""
-        named, of_the_old = {"model": ("model.name", "model.revision"), "dataset": ("data.source", "data.config")}[self.HUB]
-        self.draft.put(named, name)
-        self.draft.put(of_the_old, None)
+        taken: dict[str, dict[str, Any]] = {
+            "model": {"model.name": name, "model.revision": None},
+            "dataset": {"data.source": name, "data.config": None, "data.columns": {}, "data.format": "auto"},
+        }
+        for key, value in taken[self.HUB].items():
+            self.draft.put(key, value)
         self.wizard.touched = True
         self.refresh_fields()
         self.wizard.refresh_soon()
