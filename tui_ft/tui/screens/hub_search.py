@@ -43,6 +43,8 @@ class HubSearch(ModalScreen[str | None]):
         self.kind = kind
         self.text = text
         self.hits: dict[str, Hit] = {}
+        self.found: str | None = None
+        """The text that the hits in sight were found by."""
         self._search_soon: Timer | None = None
         self._look_soon: Timer | None = None
 
@@ -69,10 +71,12 @@ class HubSearch(ModalScreen[str | None]):
     async def search(self) -> None:
         note = self.query_one("#search-note", Static)
         note.update(Content.styled("searching …", MUTED))
-        answer = await hub.search(self.kind, self.query_one(Input).value)
+        text = self.query_one(Input).value
+        answer = await hub.search(self.kind, text)
         if answer.error:
             note.update(content(f"✗ {answer.error}\n→ {answer.hint}", "$text-error"))
             return
+        self.found = text
         self._show_hits(answer.value)
 
     def _show_hits(self, found: Hits) -> None:
@@ -119,8 +123,9 @@ class HubSearch(ModalScreen[str | None]):
             listed.action_cursor_up()
 
     def action_take(self) -> None:
+        """Only from the hits of what is typed now: those of an earlier text are about to be replaced."""
         chosen = self.query_one("#hits", Options).selected
-        if chosen:
+        if chosen and self.query_one(Input).value == self.found:
             self.dismiss(chosen)
 
     @on(Input.Submitted)

@@ -76,9 +76,8 @@ class ModelStep(Step):
         answer = await hub.cached("model")
         listed.clear_options()
         hits: list[Hit] = answer.value.hits if answer.value else []
-        listed.add_options(
-            [Option(Content.assemble(line(hit.name, style="bold"), (f"  {units.size(hit.cached_bytes)}", MUTED)), hit.name) for hit in hits]
-        )
+        for hit in hits:
+            listed.add_option(Option(Content.assemble(line(hit.name, style="bold"), (f"  {units.size(hit.cached_bytes)}", MUTED)), hit.name))
         if not hits:
             reason = answer.error or "None in the Hub's cache yet.\nF3 searches the Hub; a model is\ndownloaded when the run starts."
             listed.add_option(Option(content(reason, MUTED), disabled=True))
