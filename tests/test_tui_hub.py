@@ -12,6 +12,7 @@ from pilots import until
 from textual.pilot import Pilot
 from textual.widgets import Static
 
+from tui_ft.hub.code import CodeFile, RemoteCode
 from tui_ft.runs import store
 from tui_ft.tui.app import TuiFtApp
 from tui_ft.tui.screens.consent import CodeConsent
@@ -127,15 +128,25 @@ async def test_a_models_own_code_is_asked_about_and_no_is_the_default(hub: Local
     app = TuiFtApp()
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await wizard(pilot, app)
-        screen.draft.put("model.name", "org/own")
+        screen.step.take("org/own")
         await screen.go(6)
         await until(pilot, lambda: screen.at == 6 and bool(screen.query("#next:focus")), WAIT)
-        for answer in ("enter", "escape", "n"):
-            screen.action_start()
-            await until(pilot, lambda: isinstance(app.screen, CodeConsent), WAIT)
-            told = flat(app)
-            assert "org/own" in told and commit in told and "own.py 36 B" in told and f"{hub.address}/org/own/tree/" in told
-            await pilot.press(answer)
-            await until(pilot, lambda: app.screen is screen)
-        assert "needs its own code" in flat(app) and store.all_runs() == []
+        screen.action_start()
+        await until(pilot, lambda: isinstance(app.screen, CodeConsent) and commit in flat(app), WAIT)
+        assert "org/own" in flat(app) and "own.py 36 B" in flat(app) and f"{hub.address}/org/own/tree/" in flat(app)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is screen and "needs its own code" in flat(app), WAIT)
+        assert store.all_runs() == []
         assert commit not in json.dumps(screen.draft.tree)
+
+
+@pytest.mark.parametrize(("key", "answer"), [("enter", False), ("escape", False), ("n", False), ("q", False), ("y", True)])
+async def test_only_one_key_consents(key: str, answer: bool) -> None:
+    code = RemoteCode(repository=f"org/{HOSTILE}", commit="a" * 40, files=[CodeFile(name=HOSTILE, bytes=9)] * 50, address="http://hub/tree")
+    app, answers = TuiFtApp(), []
+    async with app.run_test(size=(60, 15)) as pilot:
+        app.push_screen(CodeConsent(code), answers.append)
+        await until(pilot, lambda: bool(app.screen.query("#no:focus")))
+        assert "\x1b" not in texts(app)
+        await pilot.press(key)
+        await until(pilot, lambda: answers == [answer])

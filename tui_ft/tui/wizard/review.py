@@ -62,7 +62,8 @@ class ReviewStep(Step):
             place.update(_problems(error))
 
     def complain(self, error: TuiFtError) -> None:
-        """Why the start was refused, where the person is looking."""
+        """Why the start was refused, where the person is looking; a check still on its way would write over it."""
+        self.workers.cancel_group(self, "preflight")
         self.query_one("#review-findings", Static).update(_problems(error))
         self.scroll_home(animate=False)
 
