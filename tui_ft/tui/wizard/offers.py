@@ -18,7 +18,7 @@ from textual.worker import Worker
 
 from tui_ft import units
 from tui_ft.text import one_line, visible
-from tui_ft.tui import child
+from tui_ft.tui import hub
 from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.options import Options
 from tui_ft.tui.wizard.backstage import Finding
@@ -57,14 +57,13 @@ class Offers(Vertical):
         for path, size in local_files(Path.cwd()):
             listed.add_option(Option(Content.assemble(line(f"./{path}", style="bold"), (f"  {units.size(size)}", MUTED)), f"./{path}"))
         listed.add_option(Option(Content.styled("looking into the Hub's cache …", MUTED), "looking", disabled=True))
-        answer = await child.ask("tui_ft.tui.cached_models", "dataset", seconds=60)
+        answer = await hub.cached("dataset")
         if not self.is_mounted:
             return
         listed.remove_option("looking")
-        rows = [row for row in answer.value or [] if isinstance(row, dict)]
-        listed.add_options(
-            [Option(Content.assemble(line(row["name"], style="bold"), (f"  {units.size(row['bytes'])}, cached", MUTED)), row["name"]) for row in rows]
-        )
+        for hit in answer.value.hits if answer.value else []:
+            size = f"  {units.size(hit.cached_bytes)}, cached"
+            listed.add_option(Option(Content.assemble(line(hit.name, style="bold"), (size, MUTED)), hit.name))
         if answer.error or not listed.option_count:
             nothing = "No data file here, none in the Hub's cache. A path or a Hub id may be typed above."
             listed.add_option(Option(content(answer.error or nothing, MUTED), disabled=True))
