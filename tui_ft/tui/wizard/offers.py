@@ -56,6 +56,7 @@ class Offers(Vertical):
         listed = self.query_one(Options)
         for path, size in local_files(Path.cwd()):
             listed.add_option(Option(Content.assemble(line(f"./{path}", style="bold"), (f"  {units.size(size)}", MUTED)), f"./{path}"))
+        listed.highlighted = 0 if listed.option_count else None
         listed.add_option(Option(Content.styled("looking into the Hub's cache …", MUTED), "looking", disabled=True))
         answer = await child.ask("tui_ft.tui.cached_models", "dataset", seconds=60)
         if not self.is_mounted:
@@ -65,6 +66,8 @@ class Offers(Vertical):
         listed.add_options(
             [Option(Content.assemble(line(row["name"], style="bold"), (f"  {units.size(row['bytes'])}, cached", MUTED)), row["name"]) for row in rows]
         )
+        if listed.highlighted is None and listed.option_count:
+            listed.highlighted = 0
         if answer.error or not listed.option_count:
             nothing = "No data file here, none in the Hub's cache. A path or a Hub id may be typed above."
             listed.add_option(Option(content(answer.error or nothing, MUTED), disabled=True))

@@ -102,9 +102,15 @@ class WizardScreen(Walking, Starting):
     def _focus_first(self) -> None:
         """The first field that needs a person; where none does, the way on: enter, enter, enter reaches the end."""
         wrong = [field for field in self.query(Field) if field.key in self.draft.problems]
-        (wrong[0].control if wrong else self.query_one("#next", Button)).focus()
-        if not wrong:
-            self.explain(self._hint())  # it may have had the focus before, of another step
+        if wrong:
+            wrong[0].control.focus()
+        else:
+            self.to_the_way_on()
+
+    def to_the_way_on(self) -> None:
+        """Focus on Next: where the list that had it is answered, or nothing else is to be done."""
+        self.query_one("#next", Button).focus()
+        self.explain(self._hint())  # it may have had the focus before, of another step
 
     async def action_next(self) -> None:
         await self.go(self.at + 1)
