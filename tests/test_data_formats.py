@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ import pytest
 from data_material import Read, byte_tokenizer, recipe, write_rows
 from data_material import read as read_all
 
-from tui_ft.data import prepare, tokenizer
-from tui_ft.errors import ConfigError, RequestError
+from tui_ft.data import formats, language, prepare, tokenizer
+from tui_ft.errors import ChoiceError, ConfigError, RequestError
 from tui_ft.recipe.schema import Data
 
 TURNS = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
@@ -216,3 +218,104 @@ def test_max_rows_follow_the_seed(tmp_path: Path) -> None:
 
     assert chosen(1) == chosen(1) != chosen(2)
     assert len(chosen(1)) == 10 and chosen(1) == sorted(chosen(1), key=lambda text: int(text[1:]))
+
+
+def test_tools_and_calls_of_every_spelling(tmp_path: Path) -> None:
+    """A call written as JSON in a string, as sharegpt's function_call, and OpenAI's form become the one that templates read."""
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    openai = [
+        {"role": "user", "content": "1?"},
+        {"role": "assistant", "content": None, "tool_calls": [{**call, "function": {"name": "add", "arguments": '{"a": 1}'}, "id": None}]},
+        {"role": "tool", "content": "1", "tool_call_id": "x"},
+        {"role": "assistant", "content": "One.", "tool_calls": None},
+    ]
+    shared = [
+        {"from": "human", "value": "1?"},
+        {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+        {"from": "observation", "value": "1"},
+        {"from": "gpt", "value": "One."},
+    ]
+    rows = [{"messages": openai, "tools": [tool]}, {"messages": openai, "tools": json.dumps([tool])}]
+    for read in (load(tmp_path, rows), load(tmp_path, [{"conversations": shared, "tools": json.dumps([tool])}])):
+        for conversation in read.conversations:
+            assert conversation.tools == (tool,)
+            assert [turn.role for turn in conversation.turns] == ["user", "assistant", "tool", "assistant"]
+            assert conversation.turns[1].extra == {"tool_calls": [call]} and conversation.turns[3].extra == {}
+    table = {"messages": openai, "tools": [{"type": "function", "function": {"name": "add", "parameters": None}}]}
+    assert load(tmp_path, [table]).conversations[0].tools == ({"type": "function", "function": {"name": "add"}},), "a table's nulls are no keys"
+    bad = [
+        ({"messages": openai, "tools": "{"}, "tools are not valid JSON"),
+        ({"messages": openai, "tools": "3"}, "tools are not a list of definitions"),
+        ({"messages": [openai[0], {"role": "assistant", "content": "", "tool_calls": "add"}]}, "calls are not a list"),
+        ({"messages": [openai[0], {"role": "function_call", "content": "add(1)"}]}, "a call is not valid JSON"),
+        ({"messages": [openai[0], {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}]}, "a call names no function"),
+    ]
+    read = load(tmp_path, [rows[0], *(row for row, _ in bad)])
+    assert dict(read.ledger.dropped) == {reason: 1 for _, reason in bad}
+
+
+def test_the_history_of_alpaca_rows_comes_before_the_question(tmp_path: Path) -> None:
+    row = {"instruction": "Q2", "input": "", "output": "A2", "system": "S", "history": [["Q1", "A1"]]}
+    read = load(tmp_path, [row, {**row, "history": None}, {**row, "history": [["alone"]]}, {**row, "history": [["Q", 1]]}])
+    assert contents(read)[0] == [("system", "S"), ("user", "Q1"), ("assistant", "A1"), ("user", "Q2"), ("assistant", "A2")]
+    assert contents(read)[1] == [("system", "S"), ("user", "Q2"), ("assistant", "A2")]
+    assert dict(read.ledger.dropped) == {"history is not a list of pairs": 1, "history is not text": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "part", "choices"),
+    [
+        ({"prompt": "Q", "answer": "A", "response": "B"}, "completion", ["response", "answer"]),
+        ({"prompt": "Q", "question": "Q?", "answer": "A"}, "prompt", ["prompt", "question"]),
+        ({"instruction": "Q", "input": "", "context": "", "output": "A"}, "input", ["input", "context"]),
+        ({"frage": "Q", "antwort": "A"}, "format", list(formats.PARTS)),
+    ],
+)
+def test_what_only_a_person_can_tell_is_asked_with_the_choices(tmp_path: Path, row: dict[str, Any], part: str, choices: list[str]) -> None:
+    with pytest.raises(ChoiceError) as error:
+        load(tmp_path, [row])
+    asked = error.value
+    assert (asked.part, asked.choices, asked.columns, asked.rows) == (part, choices, list(row), [row])
+    assert asked.problems[0].hint
+    if part != "format":
+        assert load(tmp_path, [row], columns={part: choices[1]}).found.columns[part] == choices[1]
+
+
+def test_confidence_is_the_share_of_the_first_rows_that_fit(tmp_path: Path) -> None:
+    assert load(tmp_path, [GOOD] * 4).confidence == 1
+    assert load(tmp_path, [GOOD] * 3 + [{"messages": None}]).confidence == 0.75
+    assert load(tmp_path, [{"instruction": None, "output": "A"}] * 2 + [{"instruction": "Q", "output": "A"}] * 2).confidence == 0.5
+
+
+def test_two_questions_in_a_row_are_noted_and_used(tmp_path: Path) -> None:
+    read = load(tmp_path, [{"messages": [TURNS[0], *TURNS]}, GOOD])
+    assert len(read.conversations) == 2 and read.ledger.noted == {"two turns of one side in a row": 1}
+    assert read.ledger.samples["two turns of one side in a row"] == ["rows.jsonl:1"]
+
+
+def test_detected_languages_are_remembered_for_the_dataset(tmp_path: Path, tui_ft_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": f"Das ist der Satz Nummer {n} in einem deutschen Text."} for n in range(20)]
+    rows += [{"text": f"This is sentence number {n} of an English text."} for n in range(30)] + [{"text": "12 34"}] * 3
+    first = load(tmp_path, rows, languages=["de"])
+    assert len(first.conversations) == 20 and first.languages["en"] == 30 and first.language_source == "detected"
+    sample = first.ledger.samples["another language"][0]
+    assert re.match(r"rows.jsonl:21 \[en [01]\.\d\d\]: This is", sample), sample
+
+    detected: list[str] = []
+    monkeypatch.setattr(language, "detect", lambda text: detected.append(text) or ("en", 1.0))
+    again = load(tmp_path, rows, languages=["en"])
+    assert not detected and again.languages == first.languages and len(again.conversations) == 30
+    (stored,) = (tui_ft_home / "cache" / "languages").iterdir()
+    assert stored.stat().st_mode & 0o077 == 0
+    load(tmp_path, [*rows, {"text": "Encore une phrase."}], languages=["en"])
+    assert len(set(detected)) == 52, "another file is another dataset"
+    for damage in (b"", b"PK\x03\x04 no archive", stored.read_bytes()[:-200]):
+        stored.write_bytes(damage)
+        detected.clear()
+        assert len(load(tmp_path, rows, languages=["en"]).conversations) == 53 and detected, "a damaged memory is made anew"
+
+
+def test_languages_of_a_row_may_be_many(tmp_path: Path) -> None:
+    rows = [{"text": code, "lang": code} for code in ("en", "de", "fr", "pt-BR")]
+    assert [item.text() for item in load(tmp_path, rows, languages=["pt", "fr"]).conversations] == ["fr", "pt-BR"]

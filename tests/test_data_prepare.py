@@ -14,7 +14,7 @@ from data_material import byte_tokenizer, chats, recipe, write_rows
 
 from tui_ft.data import cache, prepare, tokenizer
 from tui_ft.data.prepare import Prepared
-from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.errors import ConfigError, RequestError, TuiFtError
 from tui_ft.recipe.schema import Recipe
 
 
@@ -231,6 +231,27 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path, model: Pa
     with pytest.raises(TuiFtError, match="disk is full"):
         run(wanted)
     assert not list(small_disk.iterdir())
+
+
+def test_a_validation_split_that_repeats_the_training_is_told(tmp_path: Path, model: Path) -> None:
+    write_rows(tmp_path / "data" / "train.jsonl", chats(8))
+    write_rows(tmp_path / "data" / "test.jsonl", [*chats(2), *chats(3, answer="Held")])
+    report = run(recipe(model, tmp_path / "data", data={"validation": "test"})).report
+    (finding,) = report.findings
+    assert finding.message == "2 samples of the validation split test are in the training split, too" and finding.hint
+    write_rows(tmp_path / "data" / "test.jsonl", [*chats(2), "{", "{"])
+    with pytest.raises(ConfigError, match="the validation split test: 2 of 4 rows are unusable"):
+        run(recipe(model, tmp_path / "data", data={"validation": "test"}))
+
+
+def test_every_error_is_told_at_once_with_its_rows(tmp_path: Path, model: Path) -> None:
+    """Nothing is left at this length, and rows are bad besides: both are said."""
+    rows = write_rows(tmp_path / "a.jsonl", [*chats(3), "{", {"messages": None}])
+    with pytest.raises(ConfigError) as error:
+        run(recipe(model, rows, prompt={"max_length": 10, "overlong": "drop"}))
+    assert len(error.value.problems) == 2
+    assert "2 of 5 rows are unusable (40.0%, allowed 1.0%)" in str(error.value) and "longer than max_length: 3" in str(error.value)
+    assert "a.jsonl:4" in str(error.value) and "a.jsonl:5" in str(error.value)
 
 
 def test_duplicates_are_reported_with_their_places(tmp_path: Path, model: Path) -> None:

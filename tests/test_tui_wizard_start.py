@@ -33,7 +33,7 @@ async def test_only_a_preview_of_this_very_recipe_and_these_very_files_counts(tm
     wanted = recipe(source)
     backstage = await preview_of(wanted)
     found = backstage.data_as_it_is(wanted)
-    assert found is not None and found.rows == 19 and found.refusals == ()
+    assert found is not None and found.rows == 19 and found.errors == []
     assert backstage.data_as_it_is(wanted.model_copy(update={"name": "another", "about": "of the same data"})) == found
     assert backstage.data_as_it_is(recipe(source, validation=0.5)) is None
     before = source.stat()
@@ -47,9 +47,9 @@ async def test_refusals_and_errors_are_taken_over_too(tmp_path: Path) -> None:
     wanted = recipe(written(tmp_path / "rows.jsonl", {"prompt": "Why?", "completion": "Because."}, *[{"prompt": None}] * 9))
     backstage = await preview_of(wanted)
     found = backstage.data_as_it_is(wanted)
-    assert found is not None and found.refusals
+    assert found is not None and found.errors
     (stops,) = [finding for finding in backstage.data_findings(wanted) if finding.severity == "error"]
-    assert stops.message in found.refusals[0] and "rows.jsonl:2" in stops.places[0] and stops.hint in found.refusals[0]
+    assert [stops] == found.errors and "rows.jsonl:2" in stops.places[0]
     missing = recipe(tmp_path / "none.jsonl")
     backstage = await preview_of(missing)
     assert backstage.data_as_it_is(missing) is None  # the start looks for itself

@@ -18,3 +18,7 @@ class Finding:
     hint: str = ""
     places: tuple[str, ...] = ()
     """Rows that it was seen in, the first few, as a person finds them (`train.jsonl:12`); harmless to show."""
+
+    def __str__(self) -> str:
+        """The message with its places, a line each."""
+        return "\n    ".join([self.message, *self.places])

@@ -48,14 +48,14 @@ def get_ready(
     _refuse(findings)
     facts, seen = _look(recipe, look_at_model=recipe.model.name not in (trust or {}), look_at_data=data is None)
     data = data or seen
-    if data:
-        data.check()
+    _refuse(data.errors if data else [])
     plan = make_plan(recipe, facts=facts, hardware=hardware, rows=data.rows if data else None)
     room = list(preflight.disk_space(plan))  # once more: the model's size may be known only now
     _refuse(room)
     if plan.fits is False and not force:
         raise ConfigError([Problem("hardware", plan.reasons["fits"], "--force tries all the same.")])
-    warnings = [finding for finding in [*findings, *room] if finding.severity == "warning" and finding.where != "plan"]
+    of_data = data.findings if data else ()
+    warnings = [finding for finding in [*findings, *of_data, *room] if finding.severity == "warning" and finding.where != "plan"]
     warnings += [Finding("warning", "plan", warning) for warning in plan.warnings]  # this plan's: the check's own knew less of the model
     return Ready(recipe, plan, list(dict.fromkeys(warnings)))
 
@@ -75,7 +75,7 @@ def _look(recipe: Recipe, *, look_at_model: bool, look_at_data: bool) -> tuple[M
 
 
 def _refuse(findings: list[Finding]) -> None:
-    errors = [Problem(finding.where, finding.message, finding.hint) for finding in findings if finding.severity == "error"]
+    errors = [Problem(finding.where, str(finding), finding.hint) for finding in findings if finding.severity == "error"]
     if errors:
         raise ConfigError(errors)
 

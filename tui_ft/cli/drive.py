@@ -72,7 +72,7 @@ def _resume_lost(arguments: argparse.Namespace) -> int:
 
 
 def _warn(finding: Finding) -> None:
-    output.note(f"  warning: {finding.message}" + (f"\n    → {finding.hint}" if finding.hint else ""))
+    output.note(f"  warning: {finding}" + (f"\n    → {finding.hint}" if finding.hint else ""))
 
 
 def _detached(started: Run, arguments: argparse.Namespace) -> int:

@@ -51,8 +51,8 @@ def _count_rows(recipe: Recipe) -> int | None:
     except TuiFtError as error:
         output.note(f"the rows could not be counted: {error.message}")
         return None
-    for refusal in found.refusals if found else ():
-        output.note(f"a run would be refused: {refusal}")
+    for finding in found.errors if found else ():
+        output.note(f"a run would be refused: {finding}")
     return found.rows if found else None
 
 

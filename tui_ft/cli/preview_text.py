@@ -20,22 +20,27 @@ def print_preview(preview: Preview) -> None:
 def _lines(preview: Preview) -> Iterator[str]:
     looked = f"the first {preview.sampled:,} rows" if preview.sampled is not None else f"{preview.rows:,} rows"
     yield f"{one_line(preview.source)}: {looked}, {preview.kept:,} samples"
-    yield f"  format     {preview.format}: {one_line(preview.format_reason)}"
+    yield f"  format     {preview.format}: {one_line(preview.format_reason)}; {preview.format_confidence:.0%} of the first rows fit"
     if preview.column_parts:
         yield "  columns    " + ", ".join(
             part if part == column else f"{part} = {one_line(column, 60)}" for part, column in preview.column_parts.items()
         )
     if preview.languages:
-        yield "  languages  " + ", ".join(f"{one_line(code, 20)} {count:,}" for code, count in preview.languages.items())
+        counted = ", ".join(f"{one_line(code, 20)} {count:,}" for code, count in preview.languages.items())
+        yield f"  languages  {counted} ({one_line(preview.language_source, 60)})"
     lengths = preview.lengths
     yield f"  tokens     {lengths.mean:g} on average, half up to {lengths.p50:,}, 95 % up to {lengths.p95:,}, the longest {lengths.max:,}"
     if lengths.truncated:
         yield f"  too long   {lengths.truncated:,} are cut, {lengths.answer_lost:,} of them lose their whole answer and are left out"
+    if preview.trees:
+        trees = preview.trees
+        yield f"  trees      {trees.trees:,} with {trees.messages:,} messages, {trees.mean_depth:g} deep on average, {trees.max_depth} at most"
     for reason, count in preview.dropped.items():
         yield f"  left out   {count:,}: {one_line(reason)}"
         yield from (f"               {one_line(place)}" for place in preview.dropped_samples.get(reason, []))
-    yield from (f"  warning    {warning}" for warning in preview.warnings)
-    yield from (f"  REFUSED    {_indented(refusal)}" for refusal in preview.refusals)
+    for finding in preview.findings:
+        yield f"  {'REFUSED  ' if finding.severity == 'error' else finding.severity:<10} {_indented(visible(finding))}"
+        yield from [f"             → {one_line(finding.hint)}"] if finding.hint else []
     if preview.samples:
         yield f"\n{LEGEND}"
     for number, sample in enumerate(preview.samples, 1):

@@ -34,14 +34,9 @@ def of_validation(recipe: Recipe, facts: Facts, tokenizer: Any, in_both: int) ->
     return found
 
 
-def with_places(finding: Finding) -> str:
-    """The message with the rows it is about, a line each."""
-    return "\n    ".join([finding.message, *finding.places])
-
-
 def problems(found: list[Finding]) -> list[Problem]:
     """The errors among them, as a refusal carries them."""
-    return [Problem(finding.where, with_places(finding), finding.hint) for finding in found if finding.severity == "error"]
+    return [Problem(finding.where, str(finding), finding.hint) for finding in found if finding.severity == "error"]
 
 
 def _bad_rows(recipe: Recipe, facts: Facts) -> Iterator[Finding]:

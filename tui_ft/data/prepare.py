@@ -169,7 +169,7 @@ def report_of(recipe: Recipe, facts: Facts, findings: list[Finding]) -> Report:
         dropped_samples=facts.places,
         lengths=lengths.summarize(facts.length_table, prompt.max_length, prompt.overlong),
         findings=findings,
-        warnings=[checks.with_places(finding) for finding in findings if finding.severity == "warning"],
+        warnings=[str(finding) for finding in findings if finding.severity == "warning"],
         **facts.model_dump(include={"source", "format", "format_reason", "rows", "bad_rows", "languages", "duplicates"}),
     )
 
@@ -209,7 +209,9 @@ def _write(recipe: Recipe, key: str, side: Split, other: Split | None, findings:
         report.kept, report.train_samples, report.validation_samples = train.samples + validation.samples, train.samples, validation.samples
         report.tokens, report.learned_tokens = train.tokens, train.learned
         if data.validation and not validation.samples:
-            report.warnings.append("no validation: there are fewer than two groups of conversations to divide")
+            words = "no validation: there are fewer than two groups of conversations to divide"
+            report.findings.append(Finding("warning", "data.validation", words, "More conversations, or a validation split of its own."))
+            report.warnings.append(words)
         told = {"report": report.model_dump(mode="json"), "fingerprint": _hash([train.digest, validation.digest])}
         (staged / _TOLD).write_text(json.dumps(told), encoding="utf-8")
 

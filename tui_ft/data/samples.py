@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -25,6 +24,7 @@ TOO_LONG = "longer than max_length"
 NOTHING = "nothing to learn"
 PAD_LEARNED = "the padding token is among those to learn"
 _BATCH = 512  # conversations tokenized at once: enough for every core, few enough to show progress
+_BATCH_CHARACTERS = 1 << 21  # books are long, and a token takes some hundred bytes until it is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,10 @@ class Sample:
 
 def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt, ledger: Ledger) -> Iterator[Sample]:
     """Render, tokenize and mask; what cannot be rendered counts as a bad row, what has nothing to learn is left out."""
-    import numpy as np
 
     encoder = Encoder(tokenizer, prompt)
-    stops = np.array(tokenizers.stop_token_ids(tokenizer), dtype=np.int32)
-    stream = iter(conversations)
-    while batch := list(islice(stream, _BATCH)):
+    stops = tokenizers.stop_token_ids(tokenizer)
+    for batch in _batches(conversations):
         for conversation, encoded in zip(batch, encoder.encode(batch), strict=True):
             if isinstance(encoded, BadRow):
                 ledger.drop_bad(encoded, conversation.origin, conversation.text(200))
@@ -65,16 +63,34 @@ def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt
             yield sample
 
 
-def _sample(conversation: Conversation, encoded: Encoded, stops: np.ndarray) -> Sample:
+def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    batch: list[Conversation] = []
+    size = 0
+    for conversation in conversations:
+        batch.append(conversation)
+        size += sum(len(turn.content) for turn in conversation.turns)
+        if len(batch) >= _BATCH or size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _sample(conversation: Conversation, encoded: Encoded, stops: list[int]) -> Sample:
     import numpy as np
 
     ids, learned = encoded.ids, encoded.learned
-    targets = np.flatnonzero(learned[1:])
-    first = int(targets[0]) + 1 if len(targets) else len(ids)
-    ends = np.flatnonzero(learned & np.isin(ids, stops))
+    first = _first(learned[1:]) + 1 if len(ids) else 0
+    ends = learned & np.logical_or.reduce([ids == stop for stop in stops])
     content = xxhash.xxh3_64_intdigest(ids.tobytes())
     group = xxhash.xxh3_64_intdigest(conversation.group.encode("utf-8", "surrogatepass")) if conversation.group else content
-    return Sample(encoded, one_line(conversation.origin, 200), group, content, first, int(ends[0]) if len(ends) else len(ids))
+    return Sample(encoded, one_line(conversation.origin, 200), group, content, first, _first(ends))
+
+
+def _first(marks: np.ndarray) -> int:
+    """The place of the first mark; their number where there is none."""
+    place = int(marks.argmax()) if len(marks) else 0
+    return place if len(marks) and marks[place] else len(marks)
 
 
 def cuts(lengths: np.ndarray, firsts: np.ndarray, prompt: Prompt) -> np.ndarray:

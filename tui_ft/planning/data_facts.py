@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from tui_ft.errors import ConfigError, Problem
+from tui_ft.findings import Finding
 from tui_ft.planning import child
 from tui_ft.recipe.schema import Recipe
 from tui_ft.text import one_line, visible
@@ -18,23 +19,18 @@ TIMEOUT = 300.0  # seconds: a dataset of the Hub is fetched on the way, and a sl
 class DataFacts:
     rows: int | None
     """Training samples, validation taken off; None where they were not all counted."""
-    refusals: tuple[str, ...]
-    """Why a run on this data would fail before its first step; empty: it would start."""
+    findings: tuple[Finding, ...]
+    """Everything to know before a start; while there is an error a run would be refused."""
 
     @classmethod
-    def of(cls, recipe: Recipe, kept: int, sampled: int | None, refusals: Iterable[str]) -> DataFacts:
+    def of(cls, recipe: Recipe, kept: int, sampled: int | None, findings: Iterable[Finding]) -> DataFacts:
         """From what a preview of `recipe` counted."""
         share = recipe.data.validation if isinstance(recipe.data.validation, float) else 0.0
-        return cls(max(1, round(kept * (1 - share))) if sampled is None else None, tuple(visible(refusal) for refusal in refusals))
+        return cls(max(1, round(kept * (1 - share))) if sampled is None else None, tuple(findings))
 
-    def check(self) -> None:
-        """Refuse what cannot be trained on.
-
-        Raises:
-            ConfigError: every refusal.
-        """
-        if self.refusals:
-            raise ConfigError([Problem("data", refusal) for refusal in self.refusals])
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity == "error"]
 
 
 def look(recipe: Recipe, *, timeout: float = TIMEOUT, cancelled: threading.Event | None = None) -> DataFacts | None:
@@ -53,4 +49,10 @@ def look(recipe: Recipe, *, timeout: float = TIMEOUT, cancelled: threading.Event
         return None
     if found is None:
         return None
-    return DataFacts.of(recipe, found["kept"], found["sampled"], found["refusals"])
+    findings = [_harmless(finding) for finding in found["findings"]]
+    return DataFacts.of(recipe, found["kept"], found["sampled"], findings)
+
+
+def _harmless(finding: dict[str, Any]) -> Finding:
+    words = {key: visible(finding[key]) for key in ("where", "message", "hint")}
+    return Finding(finding["severity"], **words, places=tuple(map(visible, finding["places"])))

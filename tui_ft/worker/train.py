@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,11 @@ class Samples:
     validation: Any
     stop_token_ids: list[int]
     fingerprint: str
-    packed: bool
+    tokens: int
+    """Tokens of all training samples."""
+    singles: int
+    """Training samples before packing."""
+    packed: bool = False
 
 
 def train(run: Run, plan: Plan, journal: Journal, inbox: Inbox) -> tuple[str, str]:
@@ -108,9 +112,10 @@ def _prepare(recipe: Recipe, plan: Plan, tokenizer: Any, journal: Journal, inbox
         _leave_if_told(inbox)
 
     prepared = data.prepare(recipe, tokenizer, on_progress)
-    for warning in prepared.report.warnings:
-        journal.alert("data", "warning", str(warning), "")
-    return Samples(prepared.train, prepared.validation, prepared.stop_token_ids, prepared.fingerprint, packed=False)
+    report = prepared.report
+    for finding in report.findings:
+        journal.alert("data", "warning", finding.message, finding.hint)
+    return Samples(prepared.train, prepared.validation, prepared.stop_token_ids, prepared.fingerprint, report.tokens, report.train_samples)
 
 
 def _leave_if_told(inbox: Inbox) -> None:
@@ -179,8 +184,7 @@ def _go_offline() -> None:
 
 
 def _pack(samples: Samples, length: int) -> Samples:
-    packed = pack_dataset(samples.train, length, "bfd")
-    return Samples(packed, samples.validation, samples.stop_token_ids, samples.fingerprint, packed=True)
+    return replace(samples, train=pack_dataset(samples.train, length, "bfd"), packed=True)
 
 
 def _resolve(run: Run, recipe: Recipe, plan: Plan, samples: Samples, model: Any, journal: Journal) -> Plan:
@@ -188,23 +192,18 @@ def _resolve(run: Run, recipe: Recipe, plan: Plan, samples: Samples, model: Any,
     everything, trainable = adapters.parameter_counts(model)
     changes: dict[str, Any] = {"parameters": everything, "trainable_parameters": trainable, "packing": samples.packed}
     if samples.packed:
-        rows = max(1, round(plan.effective_batch / _samples_per_row(samples)))
+        rows = max(1, round(plan.effective_batch * len(samples.train) / samples.singles))
         changes |= {"micro_batch": 1, "accumulation": rows}
         reason = f"{rows} packed rows of micro-batch 1 hold the mean tokens of {plan.effective_batch} single samples"
         changes["reasons"] = {**plan.reasons, "micro_batch": reason}
     plan = plan.model_copy(update=changes)
     steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * _steps_per_epoch(len(samples.train), plan))
-    tokens = sum(len(ids) for ids in samples.train["input_ids"])
-    per_step = round(tokens / len(samples.train) * plan.micro_batch * plan.accumulation)
+    per_step = round(samples.tokens / len(samples.train) * plan.micro_batch * plan.accumulation)
     plan = plan.model_copy(update={"steps": steps, "tokens_per_step": per_step})
     run.write_plan(journal.attempt, plan)
     journal.tell("plan", **plan.model_dump(mode="json"))
     print(f"trainable parameters: {trainable:,} of {everything:,} ({trainable / max(1, everything):.2%})", flush=True)
     return plan
-
-
-def _samples_per_row(samples: Samples) -> float:
-    return sum(len(lengths) for lengths in samples.train["seq_lengths"]) / len(samples.train)
 
 
 def _steps_per_epoch(rows: int, plan: Plan) -> int:

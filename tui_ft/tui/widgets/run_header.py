@@ -15,7 +15,9 @@ STAGES = {
     "download": "downloading",
     "read": "reading the data",
     "prepare": "preparing the data",
+    "languages": "detecting languages",
     "tokenize": "tokenizing the data",
+    "write": "writing the samples",
     "load": "loading the model",
 }
 

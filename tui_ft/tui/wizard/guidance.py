@@ -34,9 +34,10 @@ def step_state(step: type[Step], draft: Draft, backstage: Backstage, seen: bool)
 def _warns(step: type[Step], backstage: Backstage) -> bool:
     if step is ModelStep:
         return bool(backstage.facts.error)
-    if step is DatasetStep:
-        return bool(backstage.preview.error)
-    return step is PromptStep and bool(backstage.preview.value and backstage.preview.value.refusals)
+    found, section = backstage.preview, {DatasetStep: "data", PromptStep: "prompt"}.get(step)
+    told = found.value.findings if found.value else []
+    wrong = any(finding.severity == "error" and finding.where.partition(".")[0] == section for finding in told)
+    return wrong or (step is DatasetStep and bool(found.error))
 
 
 def note(draft: Draft, backstage: Backstage, width: int) -> Content:
