@@ -117,7 +117,7 @@ def test_preview(capsys: pytest.CaptureFixture[str], warm: None) -> None:
     assert told.keys() >= {"sampled", "rows", "kept", "dropped", "languages", "lengths", "samples", "warnings"}
     assert told["lengths"].keys() == {"mean", "p50", "p95", "max", "truncated", "answer_lost"}
     assert told["sampled"] is None and len(told["samples"]) == 2
-    assert all(token.keys() == {"id", "text", "learned"} for sample in told["samples"] for token in sample["tokens"])
+    assert all(token.keys() >= {"id", "text", "learned"} for sample in told["samples"] for token in sample["tokens"])
     counted = tui_ft_json("plan", "demo", "--set", "train.max_steps=null", "--set", "train.epochs=2")
     assert counted["steps"] == 2 * math.ceil(round(told["kept"] * 0.95) / counted["effective_batch"]), "the plan counts the same rows"
     learned = "".join(token["text"] for token in told["samples"][0]["tokens"] if token["learned"])

@@ -237,7 +237,7 @@ def test_a_validation_split_that_repeats_the_training_is_told(tmp_path: Path, mo
     write_rows(tmp_path / "data" / "train.jsonl", chats(8))
     write_rows(tmp_path / "data" / "test.jsonl", [*chats(2), *chats(3, answer="Held")])
     report = run(recipe(model, tmp_path / "data", data={"validation": "test"})).report
-    (finding,) = report.findings
+    (finding,) = (finding for finding in report.findings if finding.where == "data.validation")
     assert finding.message == "2 samples of the validation split test are in the training split, too" and finding.hint
     write_rows(tmp_path / "data" / "test.jsonl", [*chats(2), "{", "{"])
     with pytest.raises(ConfigError, match="the validation split test: 2 of 4 rows are unusable"):
@@ -256,8 +256,12 @@ def test_every_error_is_told_at_once_with_its_rows(tmp_path: Path, model: Path) 
 
 def test_duplicates_are_reported_with_their_places(tmp_path: Path, model: Path) -> None:
     report = run(recipe(model, write_rows(tmp_path / "a.jsonl", [*chats(5), chats(5)[1], chats(5)[4]]))).report
-    (finding,) = report.findings
-    assert report.duplicates == 2 and finding.places == ("a.jsonl:6 repeats a.jsonl:2", "a.jsonl:7 repeats a.jsonl:5")
+    finding, of_template = report.findings
+    assert (
+        of_template.where == "prompt.template"
+        and report.duplicates == 2
+        and finding.places == ("a.jsonl:6 repeats a.jsonl:2", "a.jsonl:7 repeats a.jsonl:5")
+    )
 
 
 REAL = {

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from data_material import byte_tokenizer
 
 from tui_ft.data import mask, templates, tokenizer
 from tui_ft.data.conversations import Conversation, Ledger, Turn
-from tui_ft.data.samples import Counts, Sample, encode
+from tui_ft.data.rendering import Renderer
+from tui_ft.data.samples import encode
 from tui_ft.errors import RequestError
 from tui_ft.recipe.schema import Model, Prompt
 
@@ -32,15 +35,22 @@ def load(folder: Path, **prompt: Any) -> Any:
     return tokenizer.load(Model(name=str(folder), revision=None), Prompt.model_validate({"max_length": 4096, **prompt}))
 
 
+@dataclass
+class Sample:
+    ids: np.ndarray
+    learned: np.ndarray
+    pieces: list[str]
+
+
 def samples(loaded: Any, *chats: list[dict[str, Any]], **prompt: Any) -> list[Sample]:
     conversations = [
         Conversation(tuple(Turn(m["role"], m["content"], {k: m[k] for k in m if k not in ("role", "content")}) for m in chat), "here")
         for chat in chats
     ]
     ledger = Ledger()
-    made = list(encode(conversations, loaded, Prompt.model_validate({"max_length": 4096, **prompt}), ledger, Counts([]), keep_pieces=10**6))
+    made = [item.encoded for item in encode(conversations, loaded, Prompt.model_validate({"max_length": 4096, **prompt}), ledger)]
     assert not ledger.dropped, ledger.samples
-    return made
+    return [Sample(encoded.ids, encoded.learned, encoded.pieces(len(encoded.ids))) for encoded in made]
 
 
 def learned(sample: Sample) -> str:
@@ -78,7 +88,7 @@ def test_our_templates_to_the_letter(tmp_path: Path, template: str, bos: str, ex
         for piece, is_learned, before in zip(sample.pieces, sample.learned, [False, *sample.learned[:-1]], strict=True)
     ) + ("]" if sample.learned[-1] else "")
     assert marked == bos + expected
-    assert loaded.decode(sample.ids) == text(sample) == templates.render(loaded, CHAT)
+    assert loaded.decode(sample.ids) == text(sample) == Renderer(loaded).render(CHAT)
 
 
 def test_alpaca_gives_the_input_its_own_section_and_others_join_it(tmp_path: Path) -> None:
@@ -178,7 +188,7 @@ def test_bos_is_never_doubled(tmp_path: Path) -> None:
     loaded = load(byte_tokenizer(tmp_path / "model", bos="<s>", unk="<unk>"), template=str(jinja))
     ledger = Ledger()
     conversation = Conversation(tuple(Turn(m["role"], m["content"]) for m in CHAT), "row 1")
-    assert not list(encode([conversation], loaded, Prompt(), ledger, Counts([]))) and ledger.dropped == {"the bos token comes twice": 1}
+    assert not list(encode([conversation], loaded, Prompt(), ledger)) and ledger.dropped == {"the bos token comes twice": 1}
 
 
 def test_refused_models(tmp_path: Path) -> None:
@@ -231,7 +241,7 @@ def test_what_a_template_refuses_is_a_bad_row_with_its_words(tmp_path: Path) -> 
         Conversation((Turn("system", "S"), Turn("user", "Q"), Turn("assistant", "A")), "row 1"),
         Conversation((Turn("user", "Q"), Turn("assistant", "A")), "row 2"),
     ]
-    assert len(list(encode(chats, loaded, Prompt(), ledger, Counts([])))) == 1
+    assert len(list(encode(chats, loaded, Prompt(), ledger))) == 1
     assert ledger.dropped == {"the template refuses it: System role not supported": 1} and ledger.bad == 1
 
 
@@ -272,7 +282,7 @@ def test_real_templates(tmp_path: Path, shared_data: Path, name: str, known: boo
     source_of_chance = random.Random(11)
     chats = [random_chat(source_of_chance) for _ in range(6)]
     for chat, sample in zip(chats, samples(loaded, *chats), strict=True):
-        assert text(sample) == templates.render(loaded, chat)
+        assert text(sample) == Renderer(loaded).render(chat)
         runs = _runs(sample)
         answers = [message["content"] for message in chat if message["role"] == "assistant"]
         assert len(runs) == len(answers)

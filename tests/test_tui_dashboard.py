@@ -127,7 +127,7 @@ async def test_before_the_first_step_it_says_what_is_being_done() -> None:
     app = TuiFtApp()
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(app, pilot, run)
-        await until(pilot, lambda: "tokenizing the data 1.2k of 5.0k" in screen_text(app))
+        await until(pilot, lambda: "tokenizing the data · 24 %" in screen_text(app))
         assert "○ starting" in screen_text(app).splitlines()[0]
         assert "waiting for the first step" in screen_text(app)
         assert any(line.endswith("! 3 rows are empty") for line in screen.query_one("#lines", Log).lines)

@@ -11,7 +11,7 @@ class Finding:
     """The result of one check."""
 
     severity: Literal["error", "warning", "ok"]
-    """error: it cannot work as asked. warning: it may go wrong. ok: only `doctor` says so."""
+    """error: it cannot work as asked. warning: it may go wrong. ok: good to know."""
     where: str
     """The recipe key it is about, or the part of the machine."""
     message: str

@@ -161,7 +161,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
     findings = examine()
     if arguments.json:
-        output.print_json([vars(finding) for finding in findings])
+        output.print_json([{key: value for key, value in vars(finding).items() if key != "places"} for finding in findings])
     else:
         marks = {"ok": "ok     ", "warning": "warning", "error": "FAULT  "}
         for finding in findings:

@@ -57,7 +57,7 @@ def one_run(summary: Summary) -> str:
     """A run on one line: for status bars, and for following it."""
     parts = [summary.run, summary.state]
     if summary.state == "starting" and summary.stage:
-        parts.append(summary.stage)
+        parts.append(f"{summary.stage} {summary.stage_pace}".rstrip())
     if summary.step:
         parts.append(f"step {steps(summary)}")
         parts.append(f"loss {number(summary.last_loss)}")

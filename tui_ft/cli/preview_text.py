@@ -9,6 +9,7 @@ from tui_ft.data.preview import Preview, PreviewSample
 from tui_ft.text import one_line, visible
 
 OPEN, CLOSE, BETWEEN, LINE_END = "⟦", "⟧", "·", "⏎"
+_SEVERITIES = {"error": "REFUSED", "warning": "warning", "ok": "note"}
 LEGEND = f"{OPEN}learned{CLOSE}  {BETWEEN} between two tokens  {LINE_END} end of a line"
 
 
@@ -39,7 +40,7 @@ def _lines(preview: Preview) -> Iterator[str]:
         yield f"  left out   {count:,}: {one_line(reason)}"
         yield from (f"               {one_line(place)}" for place in preview.dropped_samples.get(reason, []))
     for finding in preview.findings:
-        yield f"  {'REFUSED  ' if finding.severity == 'error' else finding.severity:<10} {_indented(visible(finding))}"
+        yield f"  {_SEVERITIES[finding.severity]:<10} {_indented(visible(finding))}"
         yield from [f"             → {one_line(finding.hint)}"] if finding.hint else []
     if preview.samples:
         yield f"\n{LEGEND}"

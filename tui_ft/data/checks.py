@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from tui_ft.data import lengths, reading, samples
+from tui_ft.data import lengths, reading, samples, template_check
+from tui_ft.data import tokenizer as tokenizers
 from tui_ft.data.facts import Facts
 from tui_ft.data.files import NOT_UTF8
 from tui_ft.errors import Problem
@@ -15,19 +16,28 @@ from tui_ft.recipe.schema import PLAIN_TEXT, Recipe
 from tui_ft.text import one_line
 
 DOUBLED_BOS = "the bos token comes twice"
-_MANY_LOST = 0.5  # share of the samples that may lose their answer before that is more than a warning
+_ORDER = ("error", "warning", "ok")
 
 
 def findings(recipe: Recipe, facts: Facts, tokenizer: Any) -> list[Finding]:
     """Everything to know before a start, errors first."""
     found = [*_bad_rows(recipe, facts), *_learning(recipe, facts, tokenizer), *_lengths(recipe, facts), *_oddities(recipe, facts)]
-    return sorted(found, key=lambda finding: finding.severity != "error")
+    return sorted([*found, *_of_template(recipe, facts, tokenizer)], key=lambda finding: _ORDER.index(finding.severity))
+
+
+def _of_template(recipe: Recipe, facts: Facts, tokenizer: Any) -> list[Finding]:
+    """What the template and the tokenizer mean for any data; plain text, which takes neither turns nor markers, is spared the first."""
+    rows = tokenizers.embedding_rows(recipe.model)
+    grows = tokenizers.vocabulary_finding(tokenizer, rows) if rows else None
+    of_template = [] if facts.format == PLAIN_TEXT else template_check.check(tokenizer, recipe.prompt)
+    return [*of_template, *([grows] if grows else [])]
 
 
 def of_validation(recipe: Recipe, facts: Facts, tokenizer: Any, in_both: int) -> list[Finding]:
     """What speaks against a validation split of its own, `in_both` of whose samples stand in the training split as well."""
     name = f"the validation split {recipe.data.validation}"
-    found = [replace(finding, message=f"{name}: {finding.message}") for finding in findings(recipe, facts, tokenizer)]
+    own = [*_bad_rows(recipe, facts), *_learning(recipe, facts, tokenizer), *_lengths(recipe, facts)]
+    found = [replace(finding, message=f"{name}: {finding.message}") for finding in own]
     if in_both:
         hint = "Its loss will look better than it is; take them out of one of the two, or let data.validation be a share."
         found.append(Finding("warning", "data.validation", f"{in_both:,} samples of {name} are in the training split, too", hint))

@@ -52,8 +52,8 @@ class Conversation:
     """Folded codes of its messages, the first one leading; empty while unknown."""
     group: str = ""
     """Conversations of one group never stand on both sides of the validation split (a tree's id); empty: a group of its own."""
-    tools: tuple[Mapping[str, Any], ...] = ()
-    """Definitions of the tools that could be called, as templates read them (JSON schemas)."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Definitions of the tools that the assistant may call, as JSON schemas, in the form that chat templates read."""
 
     @property
     def is_document(self) -> bool:
@@ -75,7 +75,7 @@ class Conversation:
 
 
 def conversation(
-    turns: list[Turn], origin: str, *, languages: tuple[str, ...] = (), group: str = "", tools: tuple[Mapping[str, Any], ...] = ()
+    turns: list[Turn], origin: str, *, languages: tuple[str, ...] = (), group: str = "", tools: tuple[dict[str, Any], ...] = ()
 ) -> Conversation:
     """A conversation that can be learned from: it ends with its last answer, and no answer is empty.
 

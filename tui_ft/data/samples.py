@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from tui_ft.data import tokenizer as tokenizers
 from tui_ft.data.conversations import BadRow, Conversation, Ledger
 from tui_ft.data.encoding import Encoded, Encoder
 from tui_ft.recipe.schema import Prompt
@@ -48,7 +47,7 @@ def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt
     """Render, tokenize and mask; what cannot be rendered counts as a bad row, what has nothing to learn is left out."""
 
     encoder = Encoder(tokenizer, prompt)
-    stops = tokenizers.stop_token_ids(tokenizer)
+    stops = sorted(encoder.stop_ids)
     for batch in _batches(conversations):
         for conversation, encoded in zip(batch, encoder.encode(batch), strict=True):
             if isinstance(encoded, BadRow):
@@ -58,7 +57,7 @@ def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt
             if sample.first == len(encoded.ids):
                 ledger.drop(NOTHING, sample=f"{sample.origin}: {encoded.text[:200]}")
                 continue
-            if (encoded.learned & (encoded.ids == tokenizer.pad_token_id)).any():
+            if (encoded.learned & (encoded.ids == encoder.pad_id)).any():
                 ledger.note(PAD_LEARNED, sample.origin)
             yield sample
 

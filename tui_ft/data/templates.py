@@ -7,13 +7,15 @@ with the final model, so that chat uses the very text that training used.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tui_ft.data.conversations import ASSISTANT, USER
+from tui_ft.data.conversations import ASSISTANT, TOOL, USER
+from tui_ft.data.rendering import LINE_BREAK, Renderer, common_prefix, line_of, one_of, render_errors
 from tui_ft.errors import RequestError
 from tui_ft.text import one_line
 
@@ -28,22 +30,36 @@ _MARKERS = {
 """What `prompt.add_tokens` turns into tokens; a user's template is searched for <|…|>."""
 _END_MARKER = {"chatml": "<|im_end|>", "alpaca": "### End"}
 _MAX_BYTES = 1_000_000
-_LINE_BREAK = "{{- '' }}"  # keeps what precedes from being glued to, or trimmed with, the template's first characters
 
 # Writes the eos token after every answer of a template that would not end it with a stop token of its own.
 _WITH_EOS = (
     "{%- set tui_ft = namespace(messages=[]) -%}{%- for message in messages -%}{%- set tui_ft.messages = tui_ft.messages + "
-    "[dict(message, content=message['content'] + eos_token) if message['role'] == 'assistant' and message['content'] is string else message] -%}"
-    "{%- endfor -%}{%- set messages = tui_ft.messages -%}" + _LINE_BREAK
+    "[dict(message, content=message['content'] + eos_token) "
+    "if message['role'] == 'assistant' and message['content'] is string and not message['tool_calls'] else message] -%}"
+    "{%- endfor -%}{%- set messages = tui_ft.messages -%}" + LINE_BREAK
 )
 
-# A template that writes today's date would give other tokens tomorrow, and a resumed run must see the data it began with.
-_FIXED_CLOCK = (
-    "{%- macro strftime_now(format) -%}{{- {'%d %b %Y': '26 Jul 2024', '%d %B %Y': '26 July 2024', '%B %d, %Y': 'July 26, 2024'}"
-    ".get(format, '2024-07-26') -}}{%- endmacro -%}" + _LINE_BREAK
+_PROBE: tuple[dict[str, Any], ...] = (
+    {"role": USER, "content": "Probe question"},
+    {"role": ASSISTANT, "content": "Probe answer"},
+    {"role": USER, "content": "Probe reply"},
 )
-
-_PROBE = [{"role": USER, "content": "Probe question"}, {"role": ASSISTANT, "content": "Probe answer"}, {"role": USER, "content": "Probe reply"}]
+_CALL = {"id": "probe0001", "type": "function", "function": {"name": "probe", "arguments": {"word": "Probe argument"}}}
+_CALL_PROBE: tuple[dict[str, Any], ...] = (
+    _PROBE[0],
+    {"role": ASSISTANT, "content": "", "tool_calls": [_CALL]},
+    {"role": TOOL, "content": "Probe result", "name": "probe", "tool_call_id": "probe0001"},
+    _PROBE[1],
+)
+_WORD = {"type": "string", "description": "A word"}
+PROBE_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "probe",
+        "description": "Probe tool",
+        "parameters": {"type": "object", "properties": {"word": _WORD}, "required": ["word"]},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -52,9 +68,11 @@ class TurnEnds:
 
     texts: tuple[str, ...]
     """What follows an answer's text up to and including the token that stops generation: after the last answer, then after an earlier one
-    where that differs. Empty: no stop token follows."""
+    where that differs and does end the turn (gpt-oss ends thoughts in the same way). Empty: no stop token follows."""
     tokens: tuple[str, ...]
     """The stop tokens in them."""
+    calls: tuple[str, ...] = ()
+    """The control token at which generation stops after a tool call, where the template shows tool calls."""
 
     @property
     def plain(self) -> str:
@@ -140,43 +158,62 @@ def special_tokens(tokenizer: Any) -> set[str]:
     return {token.content for token in tokenizer.added_tokens_decoder.values() if token.special} | set(tokenizer.all_special_tokens)
 
 
-def render(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
-    """The text of a conversation, on a fixed date; raises what Jinja raises."""
-    template = tokenizer.chat_template
-    dated = _FIXED_CLOCK + template if "strftime_now" in template else None
-    return str(tokenizer.apply_chat_template(messages, chat_template=dated, tokenize=False, add_generation_prompt=add_generation_prompt))
-
-
-def render_errors() -> tuple[type[Exception], ...]:
-    """What a template raises: refusals of its own, and what Python makes of a mistake in it."""
-    import jinja2
-
-    return jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError
+def probe_text(renderer: Renderer) -> str:
+    """What the template makes of plain probes, all in one text; empty where it refuses them all."""
+    texts = []
+    for messages, tools in ((_PROBE[:2], ()), (_PROBE, ()), (_CALL_PROBE, (PROBE_TOOL,))):
+        with suppress(*render_errors()):
+            texts += [renderer.render(messages, tools), renderer.render(messages, tools, add_generation_prompt=True)]
+    return "\0".join(texts)
 
 
 def turn_ends(tokenizer: Any, name: str = "the template") -> TurnEnds:
-    """How the template set on the tokenizer ends an answer, found by rendering a probe.
+    """How the template set on the tokenizer ends an answer, found by rendering probes.
 
     Raises:
-        RequestError: the template refuses a plain question and answer; names the place in it.
+        RequestError: the template refuses a plain question and answer, with and without a tool; names the place in it.
     """
-    answer = _PROBE[1]["content"]
+    renderer, special = Renderer(tokenizer), one_of(special_tokens(tokenizer))
+    tools: tuple[dict[str, Any], ...] = ()
     try:
-        last = render(tokenizer, _PROBE[:2])
-        middle = render(tokenizer, _PROBE)
+        try:
+            last, middle = renderer.render(_PROBE[:2]), renderer.render(_PROBE)
+        except render_errors():  # some templates are for conversations with tools alone
+            last, middle = renderer.render(_PROBE[:2], [PROBE_TOOL]), renderer.render(_PROBE, [PROBE_TOOL])
+            tools = (PROBE_TOOL,)
     except render_errors() as error:
         hint = "It must render a user's question and an assistant's answer."
-        raise RequestError(f"{name}{_line_of(error)}: {one_line(error, 200)}", hint) from None
-    special = "|".join(re.escape(token) for token in sorted(special_tokens(tokenizer), key=len, reverse=True))
-    found = [re.match(rf"(.*?)({special})(.*)", text.rpartition(answer)[2].partition(_PROBE[2]["content"])[0], re.DOTALL) for text in (last, middle)]
-    if answer not in last or not special or not found[0] or not found[1] or found[0][1] != found[1][1]:
+        raise RequestError(f"{name}{line_of(error)}: {one_line(error, 200)}", hint) from None
+    answer, reply = _PROBE[1]["content"], _PROBE[2]["content"]
+    after = last.rpartition(answer)[2], middle.rpartition(answer)[2].partition(reply)[0]
+    found = [special.search(text) for text in after]
+    if answer not in last or not found[0] or not found[1] or after[0][: found[0].start()] != after[1][: found[1].start()]:
         return TurnEnds((), ())
-    ends = [found[0]]
-    if found[1][2] != found[0][2] and re.search(special, found[1][3]):  # an end of its own for earlier turns, before the next turn's header
-        ends.append(found[1])
-    elif found[1][2] != found[0][2]:
-        return TurnEnds((), ())
-    return TurnEnds(tuple(match[1] + match[2] for match in ends), tuple(match[2] for match in ends))
+    ends = [(after[0][: found[0].end()], found[0][0])]
+    if found[1][0] != found[0][0]:
+        if not special.search(after[1], found[1].end()):  # no end of its own for earlier turns before the next turn's header
+            return TurnEnds((), ())
+        if found[1][0] not in _inside_turns(renderer, special, tools):
+            ends.append((after[1][: found[1].end()], found[1][0]))
+    return TurnEnds(tuple(text for text, _ in ends), tuple(token for _, token in ends), _call_ends(renderer, special))
+
+
+def _inside_turns(renderer: Renderer, special: re.Pattern[str], tools: Sequence[dict[str, Any]]) -> set[str]:
+    """Control tokens that stand between thinking and answer: the turn goes on after them, so generation must."""
+    thinking = {"reasoning_content": "Probe thought", "thinking": "Probe thought"}
+    with suppress(*render_errors()):
+        text = renderer.render([_PROBE[0], {**_PROBE[1], **thinking}], tools)
+        return set(special.findall(text.partition("Probe thought")[2].partition(_PROBE[1]["content"])[0]))
+    return set()
+
+
+def _call_ends(renderer: Renderer, special: re.Pattern[str]) -> tuple[str, ...]:
+    """The control token that ends a tool call, where the template shows one."""
+    with suppress(*render_errors()):
+        own, whole = (renderer.render(_CALL_PROBE[:count], [PROBE_TOOL]).rpartition("Probe argument")[2] for count in (2, len(_CALL_PROBE)))
+        shared = own[: common_prefix(own, whole)]  # what a template writes at the end of every conversation is not the call's
+        return tuple(special.findall(shared)[-1:]) if "Probe argument" in renderer.render(_CALL_PROBE, [PROBE_TOOL]) else ()
+    return ()
 
 
 def _check_syntax(source: str, name: str) -> None:
@@ -191,13 +228,3 @@ def _check_syntax(source: str, name: str) -> None:
             syntax = error
     if syntax:
         raise RequestError(f"{name}:{syntax.lineno}: not valid Jinja: {one_line(syntax.message or '', 200)}", "Mend the template.")
-
-
-def _line_of(error: BaseException) -> str:
-    """`:12` for an error raised while a template rendered: the innermost frame that stands in it."""
-    line, trace = 0, error.__traceback__
-    while trace:
-        if trace.tb_frame.f_code.co_filename == "<template>":
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f":{line}" if line else ""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from tui_ft import home
+from tui_ft.pace import Pace
 from tui_ft.runs.events import Event
 from tui_ft.runs.store import Run, read_json
 
@@ -29,6 +30,9 @@ class Progress(BaseModel):
     """What is being done before the first step: download, prepare, load."""
     stage_done: int = 0
     stage_total: int | None = None
+    stage_began: tuple[float, int] | None = None
+    """When the stage was first told of, on the worker's monotonic clock, and what was done by then."""
+    stage_told: float | None = None
     step: int = 0
     total_steps: int | None = None
     epoch: float = 0.0
@@ -63,7 +67,10 @@ class Progress(BaseModel):
         self.total_steps = event.get("steps") or self.total_steps
 
     def _on_progress(self, event: Event) -> None:
-        self.stage, self.stage_done, self.stage_total = event.get("stage", ""), event.get("done", 0), event.get("total")
+        stage, done = event.get("stage", ""), event.get("done", 0)
+        if stage != self.stage or self.stage_began is None or done < self.stage_done:
+            self.stage_began = event.get("mono", 0.0), done
+        self.stage, self.stage_done, self.stage_total, self.stage_told = stage, done, event.get("total"), event.get("mono")
 
     def _on_step(self, event: Event) -> None:
         step = event.get("step", self.step)
@@ -105,6 +112,15 @@ class Progress(BaseModel):
 
     def last_loss(self) -> float | None:
         return _mean(self.last_losses)
+
+    def stage_pace(self) -> str:
+        """How far the stage is, how fast it goes and how long it takes: `45 % · 8.1k rows/s · 2 min left`; empty where it counts nothing."""
+        if not self.stage or not self.stage_done or self.stage_began is None or self.stage_told is None:
+            return ""
+        (began, before), pace = self.stage_began, Pace()
+        pace.update(before, self.stage_total, began)
+        pace.update(self.stage_done, self.stage_total, self.stage_told)
+        return pace.text("B" if self.stage == "download" else "rows")
 
     def eta_seconds(self) -> float | None:
         """Seconds to the last step at the median pace of the last steps; None before two of them."""

@@ -40,6 +40,7 @@ class Summary(BaseModel):
     created: str
     eta_seconds: float | None
     stage: str
+    stage_pace: str
     parameters: int | None
     trainable_parameters: int | None
 
@@ -71,6 +72,7 @@ def summarize(run: Run) -> Summary:
         created=str(record.get("created", "")),
         eta_seconds=progress.eta_seconds() if state == "running" else None,
         stage=progress.stage if state == "starting" else "",
+        stage_pace=progress.stage_pace() if state == "starting" else "",
         parameters=plan.get("parameters"),
         trainable_parameters=plan.get("trainable_parameters"),
     )

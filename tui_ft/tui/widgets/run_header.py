@@ -38,8 +38,7 @@ def progress(summary: Summary, stage: tuple[int, int | None], width: int) -> Con
     if summary.state == "starting" and not summary.step:
         done, total = stage
         what = STAGES.get(summary.stage, summary.stage or "starting")
-        count = f" {units.count(done)} of {units.count(total)}" if total else ""
-        words = f" {what}{count}"
+        words = f" {what}" + (f" · {summary.stage_pace}" if summary.stage_pace else "")
     else:
         done, total = summary.step, summary.total_steps
         facts = [f"step {done:,}/{total:,}".replace(",", " ") if total else f"step {done}"]
