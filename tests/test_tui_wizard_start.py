@@ -48,7 +48,8 @@ async def test_refusals_and_errors_are_taken_over_too(tmp_path: Path) -> None:
     backstage = await preview_of(wanted)
     found = backstage.data_as_it_is(wanted)
     assert found is not None and found.errors
-    assert [finding for finding in backstage.data_findings(wanted) if finding.severity == "error"] == found.errors
+    (stops,) = [finding for finding in backstage.data_findings(wanted) if finding.severity == "error"]
+    assert [stops] == found.errors and "rows.jsonl:2" in stops.places[0]
     missing = recipe(tmp_path / "none.jsonl")
     backstage = await preview_of(missing)
     assert backstage.data_as_it_is(missing) is None  # the start looks for itself

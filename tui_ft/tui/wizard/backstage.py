@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SAMPLES = 3
 """Rows and samples in the answer itself; those to walk through are on the shelf."""
-_STAGES = {"read": ("reading", "rows"), "languages": ("telling languages", "texts"), "tokenize": ("tokenizing", "samples")}
+_STAGES = {
+    "read": ("reading", "rows"),
+    "languages": ("telling languages", "texts"),
+    "tokenize": ("tokenizing", "samples"),
+    "write": ("writing", "samples"),
+}
 
 
 @dataclass
@@ -232,8 +237,7 @@ class Backstage:
             return []
         if self.preview.error:
             return [findings.Finding("error", "data", self.preview.error, self.preview.hint)]
-        seen = self.preview.value
-        return seen.findings if seen else []
+        return self.preview.value.findings if self.preview.value else []
 
     def data_as_it_is(self, recipe: Recipe) -> DataFacts | None:
         """As `data_facts`, and None too where a file has changed since; asks the disk."""

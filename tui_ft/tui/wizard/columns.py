@@ -59,7 +59,7 @@ class ColumnsScreen(ModalScreen[Mapping | None]):
             box.border_title = "Which column plays which part?"
             box.border_subtitle = "tab goes on · enter opens a list · esc leaves"
             yield Choice(tuple(PARTS), self.format, id="columns-format")
-            yield VerticalScroll(id="columns-parts")
+            yield VerticalScroll(id="columns-parts", can_focus=False)
             yield Static("", id="columns-note", markup=False)
             with VerticalScroll(id="columns-result"):
                 yield Static("", markup=False)

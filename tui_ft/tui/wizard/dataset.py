@@ -13,7 +13,7 @@ from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.paths import PathSuggester
 from tui_ft.tui.wizard.backstage import Backstage
 from tui_ft.tui.wizard.offers import ENDINGS, Choices, Offers, question_of
-from tui_ft.tui.wizard.step import Shown, Step, again, waiting
+from tui_ft.tui.wizard.step import Shown, Step, again, findings_of, waiting
 
 if TYPE_CHECKING:
     from tui_ft.data.preview import Preview, TreeStatistics
@@ -93,6 +93,7 @@ class DatasetStep(Step):
         event.stop()
         if event.option_id:
             self._put({"data.source": event.option_id, "data.config": None, "data.columns": {}, "data.format": "auto"})
+            self.wizard.to_the_way_on()
 
     @on(Choices.Chosen)
     def _answered(self, event: Choices.Chosen) -> None:
@@ -101,6 +102,7 @@ class DatasetStep(Step):
             self._put({f"data.{event.part}": event.choice})
         else:
             self._put({"data.columns": {**self.draft.value("data.columns"), event.part: event.choice}})
+        self.wizard.to_the_way_on()
 
     def map_columns(self) -> None:
         """The columns by hand, on a screen of their own; nothing changes unless it is taken."""
@@ -146,13 +148,9 @@ def _described(seen: Preview) -> list[Content]:
     parts = ", ".join(f"{part}: {column}" for part, column in seen.column_parts.items() if part != column)
     if parts:
         lines.append(Content.assemble(("  columns  ", MUTED), line(parts)))
-    if seen.duplicates:
-        lines.append(content(f"  {seen.duplicates:,} samples repeat an earlier one exactly", "$text-warning"))
     if seen.trees:
         lines += _trees(seen.trees)
-    lines += [content(f"! {warning}", "$text-warning") for warning in seen.warnings]
-    lines += [content(f"✗ {refusal}", "$text-error") for refusal in seen.refusals]
-    return lines
+    return [*lines, *findings_of(seen, "data")]
 
 
 def _left_out(seen: Preview) -> Content:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import OptionList
 
 from tui_ft.tui.draft import REQUIRED, Draft
 from tui_ft.tui.text import MUTED, content
 from tui_ft.tui.widgets.field import Field
+from tui_ft.tui.widgets.length_chart import LengthChart
 from tui_ft.tui.widgets.stepper import State
+from tui_ft.tui.widgets.token_view import TokenView
 from tui_ft.tui.wizard.backstage import Backstage, Work
 from tui_ft.tui.wizard.dataset import DatasetStep, known_columns
 from tui_ft.tui.wizard.model import ModelStep
@@ -17,6 +21,8 @@ from tui_ft.tui.wizard.step import Step
 from tui_ft.tui.wizard.walking import OF_A_STEP, OF_SAMPLES
 
 IN_A_LIST = "Enter takes the highlighted line; space as well where lines are switched on and off."
+IN_THE_TOKENS = "n and p go from sample to sample; L, S and T to the longest, the shortest, the next one cut; / searches; v goes on to the lengths."
+IN_THE_LENGTHS = "← → or - + move the maximum, with shift or by < > to a power of two. Right of the line is too long; v goes back to the fields."
 OF_THE_REVIEW = ("start", "save_preset", "copy_command")
 """The actions that belong to the last step."""
 
@@ -34,9 +40,10 @@ def step_state(step: type[Step], draft: Draft, backstage: Backstage, seen: bool)
 def _warns(step: type[Step], backstage: Backstage) -> bool:
     if step is ModelStep:
         return bool(backstage.facts.error)
-    if step is DatasetStep:
-        return bool(backstage.preview.error)
-    return step is PromptStep and bool(backstage.preview.value and backstage.preview.value.refusals)
+    found, section = backstage.preview, {DatasetStep: "data", PromptStep: "prompt"}.get(step)
+    told = found.value.findings if found.value else []
+    wrong = any(finding.severity == "error" and finding.where.partition(".")[0] == section for finding in told)
+    return wrong or (step is DatasetStep and bool(found.error))
 
 
 def note(draft: Draft, backstage: Backstage, width: int) -> Content:
@@ -58,6 +65,14 @@ def _under_way(what: str, short: str, work: Work, width: int) -> Content:
     share = f"{100 * pace.share:.0f} %" if pace.share is not None else f"{pace.done:,}"
     forms = [f"{what}: {told} · x stops", f"{what}: {pace.text()} · x stops", f"{short}: {pace.text()} · x stops", f"{short}: {share} · x stops"]
     return Content.styled(next((form for form in forms if len(form) <= width), forms[-1]), MUTED)
+
+
+def hint(focused: Widget | None, following: type[Step] | None) -> str:
+    """What the keys do where no field is focused."""
+    for kind, words in ((OptionList, IN_A_LIST), (TokenView, IN_THE_TOKENS), (LengthChart, IN_THE_LENGTHS)):
+        if isinstance(focused, kind):
+            return words
+    return way_on(following) if focused and focused.id == "next" else ""
 
 
 def way_on(following: type[Step] | None) -> str:

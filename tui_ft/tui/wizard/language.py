@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -9,9 +11,13 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from tui_ft.tui.text import MUTED, line
+from tui_ft.text import one_line
+from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.options import Options
-from tui_ft.tui.wizard.step import Shown, Step, waiting
+from tui_ft.tui.wizard.step import Shown, Step, again, waiting
+
+if TYPE_CHECKING:
+    from tui_ft.data.preview import Preview
 
 _BAR = 20
 
@@ -39,27 +45,37 @@ class LanguageStep(Step):
         super().on_mount()
 
     def show(self) -> None:
-        found, seen = self.backstage.preview, self.backstage.preview.value
-        note = waiting(found, "the data")
+        seen = self.backstage.preview.value
         if seen is not None:
             self._list(seen.languages)
-            note = self._summary(seen.languages, found.busy)
-        self.query_one("#language-found", Static).update(note or Content(""))
+        self.query_one("#language-found", Static).update(self._found())
         gone = [(reason, text) for reason, texts in (seen.dropped_samples if seen else {}).items() if "language" in reason for text in texts]
         box = self.query_one("#language-dropped", Shown)
         box.display = bool(gone)
         box.update(Content("\n").join([line(f"− {text}", 300) for _, text in gone]))
 
-    def _summary(self, counts: dict[str, int], busy: bool) -> Content:
+    def show_work(self) -> None:
+        self.query_one("#language-found", Static).update(self._found())
+
+    def _found(self) -> Content:
+        found, seen = self.backstage.preview, self.backstage.preview.value
+        told = [waiting(found, "the data"), self._summary(seen) if seen is not None else None, again(found)]
+        return Content("\n").join([part for part in told if part])
+
+    def _summary(self, seen: Preview) -> Content:
+        """How many are kept as the choice stands now, of how many, and what tells a conversation's language."""
         from tui_ft.data.language import fold
 
-        if not counts:
+        if not seen.languages:
             return Content.styled("No language is known: the data names none. Set Language column to detect to read the text.", MUTED)
         chosen = self._chosen()
-        kept = sum(count for code, count in counts.items() if not chosen or fold(code) in chosen)
-        whole = sum(counts.values())
-        again = "  (counting again …)" if busy else ""
-        return Content.assemble((f"{kept:,}", "bold"), f" of {whole:,} conversations are kept, {whole - kept:,} go", (again, MUTED))
+        kept = sum(count for code, count in seen.languages.items() if not chosen or fold(code) in chosen)
+        whole = sum(seen.languages.values())
+        among = f" in the first {seen.sampled:,} rows" if seen.sampled is not None else ""
+        by = {"": "", "detected": "read from the text, some may be wrong"}.get(seen.language_source, f"told by {one_line(seen.language_source, 60)}")
+        return Content.assemble(
+            (f"{kept:,}", "bold"), f" of {whole:,} conversations{among} are kept, {whole - kept:,} go", content(f"\n{by}" if by else "", MUTED)
+        )
 
     def _list(self, counts: dict[str, int]) -> None:
         """Rows by count; rebuilt only where something is new, so that the cursor stays."""

@@ -56,14 +56,17 @@ class Offers(Vertical):
         listed = self.query_one(Options)
         for path, size in local_files(Path.cwd()):
             listed.add_option(Option(Content.assemble(line(f"./{path}", style="bold"), (f"  {units.size(size)}", MUTED)), f"./{path}"))
+        listed.highlighted = 0 if listed.option_count else None
         listed.add_option(Option(Content.styled("looking into the Hub's cache …", MUTED), "looking", disabled=True))
         answer = await hub.cached("dataset")
         if not self.is_mounted:
             return
         listed.remove_option("looking")
         for hit in answer.value.hits if answer.value else []:
-            size = f"  {units.size(hit.cached_bytes)}, cached"
-            listed.add_option(Option(Content.assemble(line(hit.name, style="bold"), (size, MUTED)), hit.name))
+            bytes_here = f"  {units.size(hit.cached_bytes)}, cached"
+            listed.add_option(Option(Content.assemble(line(hit.name, style="bold"), (bytes_here, MUTED)), hit.name))
+        if listed.highlighted is None and listed.option_count:
+            listed.highlighted = 0
         if answer.error or not listed.option_count:
             nothing = "No data file here, none in the Hub's cache. A path or a Hub id may be typed above."
             listed.add_option(Option(content(answer.error or nothing, MUTED), disabled=True))

@@ -8,13 +8,12 @@ from textual.content import Content
 from textual.suggester import SuggestFromList
 from textual.widgets import Static
 
-from tui_ft.tui.text import content
 from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.widgets.length_chart import LengthChart
 from tui_ft.tui.widgets.token_view import TokenView
 from tui_ft.tui.wizard.lengths import LengthPanel, stepped
 from tui_ft.tui.wizard.samples import Samples
-from tui_ft.tui.wizard.step import Step, again, waiting
+from tui_ft.tui.wizard.step import Step, again, findings_of, waiting
 
 TEMPLATES = ("model", "chatml", "alpaca", "human-assistant", "text")
 
@@ -39,8 +38,7 @@ class PromptStep(Step):
 
     def show(self) -> None:
         found = self.backstage.preview
-        refusals = [content(f"✗ {refusal}", "$text-error") for refusal in (found.value.refusals if found.value else ())]
-        told = Content("\n").join([part for part in (waiting(found, "the data") or again(found), *refusals) if part])
+        told = Content("\n").join([part for part in (waiting(found, "the data") or again(found), *findings_of(found.value, "prompt")) if part])
         place = self.query_one("#prompt-found", Static)
         place.update(told)
         place.display = bool(told)

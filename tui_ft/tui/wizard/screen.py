@@ -9,17 +9,17 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
-from textual.widgets import Button, Footer, Input, OptionList, Static
+from textual.widgets import Button, Footer, Input, Static
 
-from tui_ft.errors import TuiFtError
 from tui_ft.tui import keys
 from tui_ft.tui.draft import Draft
 from tui_ft.tui.text import content
 from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.widgets.plan_panel import PlanPanel, plan_content, plan_line
 from tui_ft.tui.widgets.stepper import Stepper
+from tui_ft.tui.wizard.beginning import Beginning
 from tui_ft.tui.wizard.dataset import DatasetStep
-from tui_ft.tui.wizard.guidance import IN_A_LIST, belongs, field_help, note, step_state, way_on, why_not
+from tui_ft.tui.wizard.guidance import belongs, field_help, hint, note, step_state, why_not
 from tui_ft.tui.wizard.language import LanguageStep
 from tui_ft.tui.wizard.method import MethodStep
 from tui_ft.tui.wizard.model import ModelStep
@@ -34,7 +34,7 @@ STEPS: tuple[type[Step], ...] = (ModelStep, DatasetStep, LanguageStep, PromptSte
 _LOOKS_AT_DATA = (DatasetStep, LanguageStep, PromptStep)
 
 
-class WizardScreen(Walking, Starting):
+class WizardScreen(Walking, Beginning, Starting):
     """Edits a draft. Leaving keeps it; starting a run uses it up."""
 
     CSS_PATH = Path(__file__).with_name("wizard.tcss")
@@ -49,7 +49,6 @@ class WizardScreen(Walking, Starting):
     def __init__(self, draft: Draft) -> None:
         super().__init__(draft)
         self.at = 0
-        self._seen: set[int] = set()
 
     def compose(self) -> ComposeResult:
         yield Stepper([step.TITLE for step in STEPS])
@@ -102,9 +101,15 @@ class WizardScreen(Walking, Starting):
     def _focus_first(self) -> None:
         """The first field that needs a person; where none does, the way on: enter, enter, enter reaches the end."""
         wrong = [field for field in self.query(Field) if field.key in self.draft.problems]
-        (wrong[0].control if wrong else self.query_one("#next", Button)).focus()
-        if not wrong:
-            self.explain(self._hint())  # it may have had the focus before, of another step
+        if wrong:
+            wrong[0].control.focus()
+        else:
+            self.to_the_way_on()
+
+    def to_the_way_on(self) -> None:
+        """Focus on Next: where the list that had it is answered, or nothing else is to be done."""
+        self.query_one("#next", Button).focus()
+        self.explain(self._hint())  # it may have had the focus before, of another step
 
     async def action_next(self) -> None:
         await self.go(self.at + 1)
@@ -126,45 +131,6 @@ class WizardScreen(Walking, Starting):
                 self.touched = True
                 self.step.refresh_fields()
                 self.refresh_soon()
-
-    async def action_start_over(self) -> None:
-        from tui_ft.tui.screens.confirm import Confirm
-
-        async def begin(sure: bool | None) -> None:
-            if sure:
-                Draft.forget()
-                await self._replace(Draft.empty())
-
-        await self.app.push_screen(Confirm("Forget this draft?", "The wizard begins with an empty recipe.", yes="Forget it", no="Keep it"), begin)
-
-    def begin_from(self, preset: str) -> None:
-        """Take a preset in place of the draft; changes are lost, so they are asked about."""
-        from tui_ft.tui.screens.confirm import Confirm
-
-        try:
-            draft = Draft.of_preset(preset)
-        except TuiFtError as error:
-            self.tui.report(error)
-            return
-
-        async def begin(sure: bool | None) -> None:
-            if sure:
-                self.touched = True
-                await self._replace(draft)
-
-        if self.draft.changed:
-            self.app.push_screen(
-                Confirm(f"Begin anew from {preset}?", "Your changes to this draft are lost.", yes="Begin anew", no="Keep mine"), begin
-            )
-        else:
-            self.run_worker(begin(True), exit_on_error=False)
-
-    async def _replace(self, draft: Draft) -> None:
-        self._seen.clear()
-        for step in self.query(Step):
-            step.ready = False  # what it holds belongs to the old draft
-        self.begin_with(draft)
-        await self.go(0)
 
     def action_leave(self) -> None:
         self.step.commit()
@@ -217,12 +183,8 @@ class WizardScreen(Walking, Starting):
         self.query_one("#explain", Static).update(content(about))
 
     def _hint(self) -> str:
-        """What enter does where no field is focused."""
-        if isinstance(self.focused, OptionList):
-            return IN_A_LIST
-        if not self.focused or self.focused.id != "next":
-            return ""
-        return way_on(None if self.last else STEPS[self.at + 1])
+        """What the keys do where no field is focused."""
+        return hint(self.focused, None if self.last else STEPS[self.at + 1])
 
     def _focused_field(self) -> Field | None:
         return next((field for field in self.query(Field) if field.has_focus_within), None)

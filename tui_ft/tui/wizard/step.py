@@ -18,7 +18,10 @@ from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.wizard.backstage import Backstage, Finding
 
 if TYPE_CHECKING:
+    from tui_ft.data.preview import Preview
     from tui_ft.tui.wizard.screen import WizardScreen
+
+_COLOURS = {"error": "$text-error", "warning": "$text-warning", "ok": ""}
 
 
 class Step(VerticalScroll, can_focus=False):
@@ -171,3 +174,15 @@ def waiting(found: Finding[Any], what: str) -> Content | None:
 def again(found: Finding[Any]) -> Content | None:
     """That a newer value is on its way, while the old one is in sight; None where none is."""
     return content(f"looking again … {found.work.text()}", MUTED) if found.busy and found.value is not None else None
+
+
+def findings_of(seen: Preview | None, *sections: str) -> list[Content]:
+    """What the data's checks found that these sections of the recipe can mend, a line each; the remedy and the rows stand at the review too."""
+    found = [finding for finding in seen.findings if finding.where.partition(".")[0] in sections] if seen else []
+    return [
+        Content.assemble(
+            content(f"✗ {finding.message}" if finding.severity == "error" else f"! {finding.message}", _COLOURS[finding.severity]),
+            content(f"\n  → {finding.hint}", MUTED) if finding.hint and finding.severity == "error" else "",
+        )
+        for finding in found
+    ]
