@@ -101,8 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path in ("/api/models", "/api/datasets"):
             found = [self._described(name, repository, False) for name, repository in self._listed(path[5:-1], query)]
             return self._json(found[: int(query.get("limit", 100))], 200, body)
-        if match := re.fullmatch(r"/api/(model|dataset)s/(\w[\w.-]*/[\w.-]+)(?:/(revision|tree|parquet)(?:/([\w.-]+))?)?", path):
-            return self._api(match[2], match[3], match[4], known, body)
+        if match := re.fullmatch(r"/api/(model|dataset)s/(\w[\w.-]*/[\w.-]+)(?:/(revision|tree|parquet)(?:/([\w.-]+)(/.+)?)?)?", path):
+            return self._api(match[2], match[3], match[4], known, body) if not match[5] else self._nothing_there(body)
         if match := re.fullmatch(r"/(?:datasets/)?(\w[\w.-]*/[\w.-]+)/resolve/([\w.-]+)/(.+)", path):
             return self._file(match[1], match[2], match[3], known, body)
         return self._json({}, 200 if path == "/" else 404, body)
@@ -130,6 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "parquet":
             return self._json(repository.parquet or {}, 200 if repository.parquet else 404, body)
         return self._json(self._described(name, repository, True), 200, body)
+
+    def _nothing_there(self, body: bool) -> None:
+        """No repository here has folders that are asked for by their name."""
+        self._json({}, 404, body, {"X-Error-Code": "EntryNotFound"})
 
     def _file(self, name: str, revision: str, file: str, known: bool, body: bool) -> None:
         repository = self.here.repositories.get(name)

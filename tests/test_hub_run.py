@@ -51,6 +51,18 @@ def test_a_run_fetches_its_model_and_tells_of_it(hub: LocalHub) -> None:
     assert tui_ft_json(*arguments())["state"] == "finished"
 
 
+def test_a_dataset_of_the_hub_is_previewed_and_later_found_in_the_cache(hub: LocalHub) -> None:
+    rows = b"".join(json.dumps({"prompt": f"Why {n}?", "completion": f"Because {n}."}).encode() + b"\n" for n in range(50))
+    hub.repositories["org/rows"] = Repository({"README.md": b"", "train.jsonl": rows}, kind="dataset")
+    preview = ["preview", "demo", "--set", "data.source=org/rows", "--set", "data.format=auto", "--set", "data.languages=[]"]
+    first = tui_ft_json(*preview)
+    assert first["rows"] == 50
+    hub.close()
+    assert tui_ft_json(*preview)["rows"] == 50
+    refused = tui_ft("preview", "demo", "--set", "data.source=org/others", code=2).stderr
+    assert "org/others is not on this machine" in refused and "the connection was refused" in refused
+
+
 def test_own_code_runs_only_with_consent_to_its_commit(hub: LocalHub) -> None:
     repository = hub.repositories["org/tiny"]
     config = json.loads(repository.files["config.json"])

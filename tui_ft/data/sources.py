@@ -175,6 +175,12 @@ def _hub(data: Data, split: str) -> Source:
     except (ValueError, KeyError) as error:  # unknown configuration or split; the message lists those there are
         raise RequestError(f"{one_line(name)}: {one_line(error, 400)}", "Set data.config and data.split to what the dataset offers.") from None
     except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if why:
+            message = f"the dataset {one_line(name)} is not on this machine and the Hub cannot be reached: {why}"
+            raise RequestError(message, "Check the network, or name a local file.") from None
+        refusal = network.explained(error, name, "dataset")
+        if refusal is not None:
+            raise refusal from None
         raise RequestError(
             f"{one_line(name)} cannot be loaded: {one_line(error, 300)}", "Check the network and the name; a downloaded file works as well."
         ) from None
