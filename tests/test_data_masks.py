@@ -20,6 +20,7 @@ from tui_ft.data import mask, templates, tokenizer
 from tui_ft.data.conversations import BadRow, Conversation, Turn
 from tui_ft.data.encoding import Encoded, Encoder
 from tui_ft.data.rendering import Renderer, render_errors
+from tui_ft.data.shapes import Shapes
 from tui_ft.errors import RequestError
 from tui_ft.recipe.schema import Model, Prompt
 
@@ -171,7 +172,9 @@ def test_every_real_template_has_a_rule(shared_data: Path) -> None:
 def test_one_rendering_and_many_tell_the_same(tmp_path: Path, shared_data: Path, name: str) -> None:
     """The quick road, by the shape of a conversation, against the slow one."""
     loaded = load(tmp_path, (shared_data / "chat_templates" / name).read_text("utf-8"))
-    encoder, ends, special = Encoder(loaded, Prompt()), templates.turn_ends(loaded), templates.special_tokens(loaded)
+    ends, special = templates.turn_ends(loaded), templates.special_tokens(loaded)
+    stops = {*ends.tokens, *ends.calls}
+    shapes = Shapes(Renderer(loaded), stops, special)
     chance = Chance(5)
     for _ in range(40):
         chat = chance.chat(system=RULES[name].system)
@@ -181,8 +184,7 @@ def test_one_rendering_and_many_tell_the_same(tmp_path: Path, shared_data: Path,
             chat[-1] = Turn("assistant", chance.text(), {"reasoning_content": chance.text()})
         messages = [turn.message() for turn in chat]
         tools = (templates.PROBE_TOOL,) if "tool_use" in name else ()
-        slow = mask.answers(Renderer(loaded), messages, tools, {*ends.tokens, *ends.calls}, special)
-        assert encoder._shapes.answers(messages, tools) == slow
+        assert shapes.answers(messages, tools) == mask.answers(Renderer(loaded), messages, tools, stops, special)
 
 
 THINKING = {
