@@ -54,7 +54,7 @@ def _bos(tokenizer: Any, renderer: Renderer, tools: Sequence[dict[str, Any]]) ->
 
 def _spelled_markers(tokenizer: Any, text: str) -> list[str]:
     known = set(tokenizer.get_added_vocab())
-    return sorted({marker for marker in _PLAIN.findall(text) if marker not in known})
+    return list(dict.fromkeys(marker for marker in _PLAIN.findall(text) if marker not in known))
 
 
 def _markers(tokenizer: Any, prompt: Prompt, renderer: Renderer, tools: Sequence[dict[str, Any]]) -> Finding | None:
@@ -77,23 +77,17 @@ def _family(tokenizer: Any, prompt: Prompt, renderer: Renderer, tools: Sequence[
     own = own_template(tokenizer)
     if prompt.template == "model" or not own:
         return None
-    special = one_of(templates.special_tokens(tokenizer))
-    theirs, ours = (_turn_tokens(special, text) for text in (_own_rendering(tokenizer, own), _rendered(renderer, _CHAT, tools) or ""))
+    special = one_of(templates.special_tokens(tokenizer) - {tokenizer.bos_token})
+    theirs, ours = (set(special.findall(text)) for text in (_own_rendering(tokenizer, own), _rendered(renderer, _CHAT, tools) or ""))
     if not theirs or theirs == ours:
         return None
-    message = f"this chat model has a template of its own, of another family: its turns end with {one_line(', '.join(sorted(theirs)), 60)}"
+    message = f"this chat model has a template of its own, of another family: it marks turns by {one_line(', '.join(sorted(theirs)), 60)}"
     return Finding("warning", WHERE, message, "Set prompt.template to model, unless it shall unlearn its own.")
 
 
 def _own_rendering(tokenizer: Any, own: str) -> str:
     renderer = Renderer(tokenizer, source=own)
     return _rendered(renderer, _CHAT) or _rendered(renderer, _CHAT, (templates.PROBE_TOOL,)) or ""
-
-
-def _turn_tokens(special: re.Pattern[str], text: str) -> frozenset[str]:
-    """The control token behind the question, the answer, each once: how a family marks its turns."""
-    parts = (text.partition("Probe question")[2].partition("Probe answer")[0], text.partition("Probe answer")[2])
-    return frozenset(found[0] for part in parts if (found := special.search(part)))
 
 
 def _system(renderer: Renderer, tools: Sequence[dict[str, Any]]) -> Finding | None:

@@ -84,9 +84,7 @@ def vocabulary_finding(tokenizer: Any, vocab_size: int) -> Finding | None:
     if added <= 0:
         return None
     message = f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {vocab_size}: it grows by {added} rows, which start untrained"
-    hint = (
-        "With LoRA these rows are trained and saved beside the adapter. prompt.add_tokens false needs none, where the model has a token to pad with."
-    )
+    hint = "With LoRA these rows are trained and saved beside the adapter. prompt.add_tokens false adds none where the model has a token to pad with."
     return Finding("warning", "prompt.add_tokens", message, hint)
 
 
@@ -140,9 +138,7 @@ def _choose_pad(tokenizer: Any) -> None:
     def is_free(token: str | None) -> bool:
         if not token or token in stops or token == tokenizer.bos_token or token in template:
             return False
-        return (
-            token != tokenizer.unk_token or tokenizer.convert_tokens_to_ids(token) not in tokenizer(_UNUSUAL, add_special_tokens=False)["input_ids"]
-        )
+        return token != tokenizer.unk_token or tokenizer.unk_token_id not in tokenizer(_UNUSUAL, add_special_tokens=False)["input_ids"]
 
     if is_free(tokenizer.pad_token):
         return
