@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tui_ft.data import templates
-from tui_ft.data.conversations import ASSISTANT, SYSTEM, TOOL, USER
+from tui_ft.data.conversations import ASSISTANT, CALLS, SYSTEM, SYSTEMS, THINKING, TOOL, TWO_IN_A_ROW, USER
 from tui_ft.data.rendering import Renderer, one_of, render_errors
 from tui_ft.data.tokenizer import own_template
 from tui_ft.findings import Finding
@@ -23,15 +23,26 @@ _QUESTION: Probe = [{"role": USER, "content": "Probe question"}]
 _CHAT: Probe = [*_QUESTION, {"role": ASSISTANT, "content": "Probe answer"}]
 
 
-def check(tokenizer: Any, prompt: Prompt) -> list[Finding]:
-    """What is wrong or surprising about the template set on the tokenizer (`tokenizer.load`). Cost: a dozen renderings."""
+def check(tokenizer: Any, prompt: Prompt, holds: Collection[str] | None = None) -> list[Finding]:
+    """What is wrong or surprising about the template set on the tokenizer (`tokenizer.load`). Cost: a dozen renderings.
+
+    Args:
+        holds: what is in the data, of `conversations.FEATURES`; nothing is said of what a template does to anything else. None: all of them.
+    """
     renderer = Renderer(tokenizer)
     tools = () if _rendered(renderer, _CHAT) is not None else (templates.PROBE_TOOL,)
     found = [_bos(tokenizer, renderer, tools), _markers(tokenizer, prompt, renderer, tools), _family(tokenizer, prompt, renderer, tools)]
     if tools:
         message = "the template takes only conversations with tool definitions: the others are left out"
         found.append(Finding("warning", WHERE, message, "Set prompt.template to chatml for data without tools."))
-    found += [_system(renderer, tools), _tools(renderer), _thinking(renderer, tools), _two_questions(renderer, tools), _asks(renderer, tools)]
+    probes = {
+        SYSTEMS: lambda: _system(renderer, tools),
+        CALLS: lambda: _tools(renderer),
+        THINKING: lambda: _thinking(renderer, tools),
+        TWO_IN_A_ROW: lambda: _two_questions(renderer, tools),
+    }
+    found += [probe() for feature, probe in probes.items() if holds is None or feature in holds]
+    found.append(_asks(renderer, tools))
     return [finding for finding in found if finding]
 
 
