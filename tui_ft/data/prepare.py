@@ -130,7 +130,7 @@ def encoded(recipe: Recipe, tokenizer: Any, *, split_name: str | None = None, on
             every = read.conversations(recipe.train.seed, on_progress)
             store.write_samples(path, samples.encode(every, Encoder(tokenizer, recipe.prompt), read.ledger))
             counted = store.numbers(path)
-            facts = facts_of(read, counted.lengths, counted.firsts, counted.stops, counted.contents, store.origins(path))
+            facts = facts_of(read, counted, store.origins(path))
             (staged / _TOLD).write_text(facts.model_dump_json(), encoding="utf-8")
         folder = cache.folder() / key
     facts = Facts.model_validate_json((folder / _TOLD).read_text(encoding="utf-8"))

@@ -21,11 +21,12 @@ from pydantic import BaseModel, Field
 
 from tui_ft.data import checks, lengths, prepare, reading, samples, tokenizer
 from tui_ft.data.encoding import Encoder
-from tui_ft.data.facts import Facts, facts_of
+from tui_ft.data.facts import facts_of
 from tui_ft.data.lengths import Entry, Lengths
 from tui_ft.data.oasst import TreeStatistics
-from tui_ft.data.reading import Progress, Reading
+from tui_ft.data.reading import Progress
 from tui_ft.data.samples import Sample
+from tui_ft.data.store import Numbers
 from tui_ft.errors import ChoiceError, RequestError, TuiFtError
 from tui_ft.findings import Finding
 from tui_ft.recipe.files import validate
@@ -108,11 +109,12 @@ def preview(recipe: Recipe, n: int = 3, exact: bool = False, shelf: Path | None 
     loaded = tokenizer.load(recipe.model, recipe.prompt)
     progress = on_progress if small else None  # a thousand rows are looked at in a second
     encoder = Encoder(loaded, recipe.prompt)
-    whole = list(samples.encode(read.conversations(recipe.train.seed, progress), encoder, read.ledger))
-    facts = prepare.encoded(recipe, loaded, on_progress=on_progress).facts if exact and not small else _facts(read, whole)
+    every = samples.encode(read.conversations(recipe.train.seed, progress), encoder, read.ledger)
+    walked, numbers = _looked_at(every, max(_SHELF_TOKENS, n * recipe.prompt.max_length))
+    facts = prepare.encoded(recipe, loaded, on_progress=on_progress).facts if exact and not small else facts_of(read, *numbers)
     found = checks.findings(recipe, facts, loaded)
     report = prepare.report_of(recipe, facts, found)
-    cut = _cut(whole, recipe.prompt)
+    cut = _cut(walked, recipe.prompt)
     if recipe.prompt.overlong == "split":
         report.kept = len(samples.blocks(sum(length * count for length, _, count in facts.length_table), recipe.prompt.max_length))
     return Preview(
@@ -138,15 +140,18 @@ def shown_rows(rows: list[dict[str, Any]], n: int) -> list[dict[str, str]]:
     return [{one_line(key, 60): one_line(str(value)[: 4 * _CELL], _CELL) for key, value in row.items()} for row in rows[: max(n, 0)]]
 
 
-def _facts(read: Reading, whole: list[Sample]) -> Facts:
-    import numpy as np
-
-    def column(values: list[int], kind: str) -> np.ndarray:
-        return np.array(values, dtype=kind)
-
-    sizes = column([len(sample.encoded.ids) for sample in whole], "int64")
-    firsts, stops = column([sample.first for sample in whole], "int64"), column([sample.stop for sample in whole], "int64")
-    return facts_of(read, sizes, firsts, stops, column([sample.content for sample in whole], "uint64"), [sample.origin for sample in whole])
+def _looked_at(every: Iterable[Sample], tokens: int) -> tuple[list[Sample], tuple[Numbers, list[str]]]:
+    """The first samples, of about so many tokens, and the numbers and places of all: a token of a sample takes some hundred bytes."""
+    walked: list[Sample] = []
+    numbers: list[tuple[int, ...]] = []
+    origins: list[str] = []
+    for sample in every:
+        if tokens > 0:
+            walked.append(sample)
+            tokens -= len(sample.encoded.ids)
+        numbers.append((len(sample.encoded.ids), sample.first, sample.stop, sample.group, sample.content))
+        origins.append(sample.origin)
+    return walked, (Numbers.of(numbers), origins)
 
 
 @dataclass(frozen=True)
@@ -173,20 +178,11 @@ def _cut(whole: list[Sample], prompt: Prompt) -> Callable[[], Iterator[_Cut]]:
                 yield _Cut(encoded.ids[:stop].tolist(), encoded.learned[:stop].tolist(), encoded.pieces(stop), sample.origin, len(encoded.ids))
 
     def in_blocks() -> Iterator[_Cut]:
-        ids, learned, pieces, start = [], [], [], 0
-        for number, sample in enumerate(whole, 1):
-            encoded = sample.encoded
-            ids += encoded.ids.tolist()
-            learned += encoded.learned.tolist()
-            pieces += encoded.pieces(len(encoded.ids))
-            if len(ids) < prompt.max_length and number < len(whole):
-                continue
-            for begin, end in samples.blocks(len(ids), prompt.max_length):
-                if end - begin == prompt.max_length or number == len(whole):
-                    yield _Cut(ids[begin:end], learned[begin:end], pieces[begin:end], f"block {start + 1}", end - begin)
-                    start += 1
-            done = len(ids) // prompt.max_length * prompt.max_length
-            ids, learned, pieces = ids[done:], learned[done:], pieces[done:]
+        ids = [number for sample in whole for number in sample.encoded.ids.tolist()]
+        learned = [flag for sample in whole for flag in sample.encoded.learned.tolist()]
+        pieces = [piece for sample in whole for piece in sample.encoded.pieces(len(sample.encoded.ids))]
+        for number, (begin, end) in enumerate(samples.blocks(len(ids), prompt.max_length), 1):
+            yield _Cut(ids[begin:end], learned[begin:end], pieces[begin:end], f"block {number}", end - begin)
 
     return in_blocks if prompt.overlong == "split" else singly
 
