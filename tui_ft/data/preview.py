@@ -27,6 +27,7 @@ from tui_ft.data.oasst import TreeStatistics
 from tui_ft.data.reading import Progress
 from tui_ft.data.samples import Sample
 from tui_ft.data.store import Numbers
+from tui_ft.data.templates import NoTemplateError
 from tui_ft.errors import ChoiceError, RequestError, TuiFtError
 from tui_ft.findings import Finding
 from tui_ft.recipe.files import validate
@@ -39,6 +40,8 @@ SAMPLE_ROWS = 1000
 SHELVED = 400
 """So many samples can be walked through."""
 _SHELF_TOKENS = 400_000  # written out in half a second
+_STANDS_IN = "chatml"
+"""The template of a look at the data of a base model that is to use a template it has not; its samples are not shown."""
 _CELL = 300  # characters shown of one cell of a row
 _BETWEEN_LINES = 0.2  # seconds
 
@@ -106,15 +109,17 @@ def preview(recipe: Recipe, n: int = 3, exact: bool = False, shelf: Path | None 
     read = reading.open_reading(recipe.data)
     small = reading.rows_up_to(read.source, WHOLE_ROWS + 1) <= WHOLE_ROWS
     read.limit = None if small else SAMPLE_ROWS
-    loaded = tokenizer.load(recipe.model, recipe.prompt)
+    recipe, loaded, unfit = _loaded(recipe)
     progress = on_progress if small else None  # a thousand rows are looked at in a second
     encoder = Encoder(loaded, recipe.prompt)
     every = samples.encode(read.conversations(recipe.train.seed, progress), encoder, read.ledger)
     walked, numbers = _looked_at(every, max(_SHELF_TOKENS, n * recipe.prompt.max_length))
     facts = prepare.encoded(recipe, loaded, on_progress=on_progress).facts if exact and not small else facts_of(read, *numbers)
     found = checks.findings(recipe, facts, loaded)
+    if unfit:
+        found = [unfit, *(finding for finding in found if not finding.where.startswith("prompt"))]
     report = prepare.report_of(recipe, facts, found)
-    cut = _cut(walked, recipe.prompt)
+    cut = _cut([] if unfit else walked, recipe.prompt)
     if recipe.prompt.overlong == "split":
         report.kept = len(samples.blocks(sum(length * count for length, _, count in facts.length_table), recipe.prompt.max_length))
     return Preview(
@@ -123,7 +128,7 @@ def preview(recipe: Recipe, n: int = 3, exact: bool = False, shelf: Path | None 
         shelf=write_shelf(shelf, (_shown(item, encoder) for item in islice(cut(), SHELVED))) if shelf else [],
         refusals=[str(problem) for problem in checks.problems(found)],
         rows_shown=shown_rows(read.first_rows, n),
-        length_table=lengths.coarse(facts.length_table),
+        length_table=[] if unfit else lengths.coarse(facts.length_table),
         format_confidence=facts.confidence,
         **facts.model_dump(include={"column_parts", "columns", "language_source", "trees"}),
         **report.model_dump(
@@ -133,6 +138,17 @@ def preview(recipe: Recipe, n: int = 3, exact: bool = False, shelf: Path | None 
             }
         ),
     )
+
+
+def _loaded(recipe: Recipe) -> tuple[Recipe, Any, Finding | None]:
+    """The tokenizer of a recipe. A base model that is to use a template it has not, the commonest slip, must not hide rows, languages and
+    format: another template stands in for it in the recipe, and the finding says so."""
+    try:
+        return recipe, tokenizer.load(recipe.model, recipe.prompt), None
+    except NoTemplateError as error:
+        prompt = recipe.prompt.model_copy(update={"template": _STANDS_IN})
+        unfit = Finding("error", "prompt.template", error.message, error.hint)
+        return recipe.model_copy(update={"prompt": prompt}), tokenizer.load(recipe.model, prompt), unfit
 
 
 def shown_rows(rows: list[dict[str, Any]], n: int) -> list[dict[str, str]]:
