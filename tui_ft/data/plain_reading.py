@@ -55,7 +55,7 @@ def spelled(
     Raises:
         BadRow: the template acts on such a token, so that its own cannot be told from it.
     """
-    if not any(_holds(message, answer if message["role"] == ASSISTANT else control) for message in messages) and not _holds(tools, control):
+    if not any(_spells(message, answer if message["role"] == ASSISTANT else control) for message in messages) and not _holds(tools, control):
         return []
     plane = next((mark for mark in _BREAKS if mark not in text), "")
     broken = [_each_text(message, _breaker(answer if message["role"] == ASSISTANT else control, plane)) for message in messages]
@@ -70,6 +70,11 @@ def spelled(
     if len(shown.places) < sum(bool(message["content"].strip()) for message in messages):
         raise BadRow("the template acts on a control token that a message spells; leave it out")
     return [match.span() for match in control.finditer(text) if shown.bare[match.start() : match.end()] != match[0]]
+
+
+def _spells(message: Message, pattern: re.Pattern[str]) -> bool:
+    """Most messages have nothing but a role and a content: this is asked of every message of a dataset."""
+    return pattern.search(message["content"]) is not None or (len(message) > 2 and _holds(message, pattern))
 
 
 def _holds(value: Any, pattern: re.Pattern[str]) -> bool:

@@ -127,7 +127,7 @@ def _turn(item: Any) -> Turn:
     role = ROLES.get(name) if isinstance(name, str) else None
     if role is None:
         raise BadRow("unknown role", f"role {name!r:.60}")
-    extra = {key: _without_nulls(item[key]) for key in _KEPT_KEYS if item.get(key)}
+    extra = {key: _without_nulls(item[key]) for key in _KEPT_KEYS if item.get(key)} if len(item) > 2 else {}
     if "tool_calls" in extra:
         extra["tool_calls"] = _all_calls(extra["tool_calls"])
     if content is None and extra.get("tool_calls"):
