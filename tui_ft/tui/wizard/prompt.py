@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual import on
 from textual.app import ComposeResult
+from textual.containers import Vertical
 from textual.content import Content
 from textual.suggester import SuggestFromList
 from textual.widgets import Static
@@ -30,8 +31,9 @@ class PromptStep(Step):
         yield self.field("prompt.overlong")
         yield self.field("prompt.add_tokens")
         yield Static("", id="prompt-found", classes="found", markup=False)
-        yield Samples(self.backstage)
-        yield LengthPanel()
+        with Vertical(id="prompt-panels"):
+            yield Samples(self.backstage)
+            yield LengthPanel()
 
     def irrelevant(self) -> set[str]:
         return {"prompt.add_tokens"} if self.draft.value("prompt.template") in ("model", "text") else set()

@@ -161,7 +161,8 @@ class WizardScreen(Walking, Beginning, Starting):
 
     def show_steps(self) -> None:
         states = [step_state(step, self.draft, self.backstage, index in self._seen) for index, step in enumerate(STEPS)]
-        self.query_one(Stepper).show(self.at, states, {len(STEPS) - 1: len(self.backstage.all_findings(self.recipe_now()))})
+        told = sum(finding.severity != "ok" for finding in self.backstage.all_findings(self.recipe_now()))
+        self.query_one(Stepper).show(self.at, states, {len(STEPS) - 1: told})
 
     def show_work(self) -> None:
         """How far the lookups are; where there is nothing else to show, in the step as well."""
