@@ -26,6 +26,8 @@ from typing import Any
 GOAL = 1.5
 LANGUAGE_GOAL = 52_000 / 60
 """Texts a second: the size of a well-known instruction dataset in a minute."""
+PREVIEW_GOAL = 2.0
+MEMORY_GOAL = 1_000_000_000
 TEMPLATE = (
     "{%- for message in messages -%}{{- '<|im_start|>' + message['role'] + '\\n' -}}{%- if message['role'] == 'assistant' -%}"
     "{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}{{- '\\n' -}}"
@@ -40,12 +42,13 @@ def main() -> int:
     parser.add_argument("--chats", type=int, default=20_000)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--tokenizer", type=Path, help="a folder with tokenizer files (the demo's)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the large file that is previewed and prepared; 0 leaves it out")
     parser.add_argument("--out", type=Path, default=Path("docs/bench/data.json"))
-    parser.add_argument("--arm", choices=("ours", "trl", "languages"), help=argparse.SUPPRESS)
+    parser.add_argument("--arm", choices=("ours", "trl", "languages", "preview", "large"), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arm:
-        print(json.dumps({"ours": ours, "trl": trls, "languages": languages}[options.arm](options.work)))
+        print(json.dumps({"ours": ours, "trl": trls, "languages": languages, "preview": preview, "large": large}[options.arm](options.work)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -66,6 +69,10 @@ def compare(work: Path, options: argparse.Namespace) -> int:
         print(f"pair {number + 1}: " + ", ".join(f"{arm} {told['cpu_seconds']:.1f} CPU-s {told['seconds']:.1f} s" for arm, told in pair.items()))
     ratios = {unit: [pair["trl"][unit] / pair["ours"][unit] for pair in pairs] for unit in ("cpu_seconds", "seconds")}
     detection = run("languages", work)
+    many = {"rows": options.rows}
+    if options.rows:
+        write_large(work / "chats.jsonl", options.rows)
+        many |= run("preview", work) | run("large", work)
     figures = {
         "chats": options.chats,
         "tokens": pairs[0]["ours"]["tokens"],
@@ -76,6 +83,7 @@ def compare(work: Path, options: argparse.Namespace) -> int:
         "goal": GOAL,
         "pairs": pairs,
         "languages": {**detection, "goal_texts_per_second": LANGUAGE_GOAL},
+        "large": many,
         "versions": {name: version(name) for name in ("tui-ft", "trl", "transformers", "tokenizers", "datasets", "py3langid")},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "date": time.strftime("%Y-%m-%d"),
@@ -84,7 +92,14 @@ def compare(work: Path, options: argparse.Namespace) -> int:
     options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(f"trl / ours: {figures['ratio_cpu']:.2f}× CPU time, {figures['ratio_wall']:.2f}× wall time (goal {GOAL}×, CPU time)")
     print(f"languages: {detection['texts_per_second']:,.0f} texts/s (goal {LANGUAGE_GOAL:,.0f})")
-    reached = figures["ratio_cpu"] >= GOAL and figures["ratio_wall"] >= GOAL and detection["texts_per_second"] >= LANGUAGE_GOAL
+    small = True
+    if options.rows:
+        print(
+            f"{options.rows:,} rows: preview of a sample {many['preview_cpu_seconds']:.2f} CPU-s after imports (goal {PREVIEW_GOAL:g}), "
+            f"preparation {many['prepare_seconds']:.0f} s with {many['prepare_peak_bytes'] / 1e6:,.0f} MB (goal {MEMORY_GOAL / 1e6:,.0f})"
+        )
+        small = many["preview_cpu_seconds"] < PREVIEW_GOAL and many["prepare_peak_bytes"] < MEMORY_GOAL
+    reached = small and figures["ratio_cpu"] >= GOAL and figures["ratio_wall"] >= GOAL and detection["texts_per_second"] >= LANGUAGE_GOAL
     return 0 if reached else 1
 
 
@@ -97,17 +112,22 @@ def run(arm: str, work: Path) -> dict[str, Any]:
         return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def ours(work: Path) -> dict[str, Any]:
-    from tui_ft.data import prepare, tokenizer
+def recipe_of(work: Path) -> Any:
     from tui_ft.recipe.files import validate
 
-    recipe = validate(
+    return validate(
         {
             "model": {"name": str(work / "tokenizer")},
             "data": {"source": str(work / "chats.jsonl"), "validation": 0.0},
             "prompt": {"template": "model", "max_length": 1024},
         }
     )
+
+
+def ours(work: Path) -> dict[str, Any]:
+    from tui_ft.data import prepare, tokenizer
+
+    recipe = recipe_of(work)
     loaded = tokenizer.load(recipe.model, recipe.prompt)
     import datasets  # noqa: F401 - imports are not part of the comparison
     import pyarrow.ipc  # noqa: F401
@@ -159,6 +179,47 @@ def languages(work: Path) -> dict[str, Any]:
     return {"texts": len(texts), "characters": statistics.mean(map(len, texts)), "texts_per_second": len(texts) / seconds}
 
 
+def preview(work: Path) -> dict[str, Any]:
+    """A sample of the large file, as the wizard first sees it."""
+    import datasets  # noqa: F401 - imports are not part of it
+    import transformers
+
+    from tui_ft.data import preview as previews
+
+    transformers.AutoTokenizer.from_pretrained(work / "tokenizer")  # its lazy imports neither
+    clock = Clock()
+    seen = previews.preview(recipe_of(work))
+    clock.stop()
+    assert seen.sampled and clock.end
+    return {"preview_cpu_seconds": clock.end[0] - clock.start[0], "preview_seconds": clock.end[1] - clock.start[1], "sampled": seen.sampled}
+
+
+def large(work: Path) -> dict[str, Any]:
+    """All of the large file, prepared for training."""
+    import resource
+
+    from tui_ft.data import prepare, tokenizer
+
+    recipe = recipe_of(work)
+    loaded = tokenizer.load(recipe.model, recipe.prompt)
+    clock, reports = Clock(), 0
+
+    def told(stage: str, done: int, total: int | None) -> None:
+        nonlocal reports
+        reports += 1
+
+    prepared = prepare.prepare(recipe, loaded, told)
+    clock.stop()
+    start = time.perf_counter()
+    prepare.prepare(recipe, loaded)
+    again = time.perf_counter() - start
+    assert clock.end and reports
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = clock.end[1] - clock.start[1]
+    told_of = {"samples": prepared.report.train_samples, "tokens": prepared.report.tokens, "progress_reports": reports}
+    return {"prepare_seconds": seconds, "prepare_peak_bytes": peak, "second_start_seconds": again, **told_of}
+
+
 class Clock:
     """CPU time of this process and its threads and children, and wall time."""
 
@@ -202,6 +263,17 @@ def write_chats(path: Path, count: int) -> None:
             turns = []
             for _ in range(draw.choice((1, 1, 1, 2, 2, 3))):
                 turns += [{"role": "user", "content": text(20)}, {"role": "assistant", "content": text(60)}]
+            file.write(json.dumps({"messages": turns}) + "\n")
+
+
+def write_large(path: Path, count: int) -> None:
+    """Short chats, each of its own."""
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(count):
+            turns = [
+                {"role": "user", "content": f"What follows {number}?"},
+                {"role": "assistant", "content": f"{number + 1}, as everybody knows. " * 3},
+            ]
             file.write(json.dumps({"messages": turns}) + "\n")
 
 

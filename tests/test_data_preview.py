@@ -91,6 +91,25 @@ def test_what_a_start_would_refuse_is_told_not_raised(tmp_path: Path, model: Pat
         preview.preview(recipe(model, tmp_path / "missing.jsonl"))
 
 
+def test_a_base_model_without_a_template_hides_nothing_of_the_data(tmp_path: Path, model: Path) -> None:
+    rows = [{**row, "lang": "en"} for row in chats(3)]
+    shown = preview.preview(recipe(model, write_rows(tmp_path / "a.jsonl", rows), prompt={"template": "model"}))
+    assert (shown.format, shown.kept, shown.languages, shown.samples, shown.length_table) == ("messages", 3, {"en": 3}, [], [])
+    assert [(finding.severity, finding.where) for finding in shown.findings] == [("error", "prompt.template")]
+    assert "no chat template of its own" in shown.refusals[0] and "chatml" in shown.refusals[0]
+
+
+def test_samples_on_the_shelf_are_the_samples(tmp_path: Path, model: Path) -> None:
+    wanted = recipe(model, write_rows(tmp_path / "a.jsonl", [*chats(5), *chats(1, answer="long " * 40)]), prompt={"max_length": 100})
+    shown = preview.preview(wanted, n=6, shelf=tmp_path / "shelf")
+    content = (tmp_path / "shelf").read_bytes()
+    lines = [json.loads(content[entry.offset : entry.offset + entry.size]) for entry in shown.shelf]
+    assert [preview.PreviewSample.model_validate(line) for line in lines] == shown.samples and len(lines) == 6
+    assert [entry.truncated for entry in shown.shelf] == [False] * 5 + [True] and lines[5]["length"] > 100 == shown.shelf[5].tokens
+    kinds = {token["text"]: token["kind"] for token in lines[0]["tokens"]}
+    assert kinds["</s>"] in ("eos", "end") and kinds["A"] == "" and lines[0]["origin"] == "a.jsonl:1"
+
+
 def test_hostile_text_is_carried_whole_and_shown_harmlessly(tmp_path: Path, model: Path) -> None:
     rows = [{"messages": [{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": HOSTILE * 2}], "lang": HOSTILE, HOSTILE: HOSTILE}]
     shown = preview.preview(recipe(model, write_rows(tmp_path / "a.jsonl", rows)))

@@ -90,20 +90,6 @@ def _lives(pid: int) -> bool:
         return False
 
 
-async def test_the_list_of_cached_models_is_made_without_touching_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    snapshot = tmp_path / "hub" / "models--org--tiny" / "snapshots" / ("a" * 40)
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}", encoding="utf-8")
-    refs = snapshot.parent.parent / "refs"
-    refs.mkdir()
-    (refs / "main").write_text("a" * 40, encoding="utf-8")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    answer = await child.ask("tui_ft.tui.cached_models", seconds=60)
-    assert [row["name"] for row in answer.value] == ["org/tiny"]
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
-    assert (await child.ask("tui_ft.tui.cached_models", seconds=60)).value == []
-
-
 async def test_how_far_it_is_is_told_on_the_way_and_is_no_answer(module) -> None:  # type: ignore[no-untyped-def]
     code = """
 import json

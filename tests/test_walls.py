@@ -29,11 +29,12 @@ def loaded_after(code: str) -> set[str]:
     "code",
     [
         "import tui_ft.tui.app, tui_ft.tui.screens.home, tui_ft.tui.screens.dashboard, tui_ft.tui.screens.chat, tui_ft.tui.wizard.screen",
+        "import tui_ft.tui.screens.hub_search, tui_ft.tui.screens.hub_login, tui_ft.tui.screens.consent, tui_ft.hub.download, tui_ft.hub.details",
         "import tui_ft.start, tui_ft.planning.doctor, tui_ft.planning.preflight, tui_ft.data.preview, tui_ft.results.chat",
         "from tui_ft.cli import main; main(['runs', '--json']); main(['presets', 'list', '--json']); main(['status', '--json'])",
         "from tui_ft.recipe import presets; from tui_ft.planning.planner import make_plan; make_plan(presets.open_recipe('phi-2-oasst1-qlora'))",
     ],
-    ids=["screens", "start", "commands", "plan"],
+    ids=["screens", "hub", "start", "commands", "plan"],
 )
 def test_the_terminal_loads_no_torch(code):
     assert not loaded_after(code) & HEAVY

@@ -28,6 +28,10 @@ class RequestError(TuiFtError):
     exit_code = 2
 
 
+class NeedsCode(RequestError):
+    """The model brings Python code of its own, and nobody consented to running it yet."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a recipe, a file or a dataset."""

@@ -19,7 +19,6 @@ from tui_ft.runs.store import Run
 from tui_ft.runs.summary import Summary, summarize
 
 POLL_SECONDS = 0.25
-LINE_SECONDS = 10.0
 """Without a terminal a line is printed this often, so that a log stays readable."""
 EXIT_CODES = {"finished": 0, "failed": 1, "lost": 1, "paused": 3, "stopped": 3}
 STOPPED_NOW = 130
@@ -118,7 +117,7 @@ def follow(run: Run, as_json: bool) -> int:
     A hang-up ends only this process: SIGHUP keeps its default action, and the run never knew of us.
     """
     interrupts, seen = _Interrupts(run), 0
-    reader, line = EventReader(run), _Line()
+    reader, line = EventReader(run), output.ProgressLine()
     while True:
         seen = interrupts.act(seen)
         for event in reader.poll():
@@ -136,7 +135,7 @@ def follow(run: Run, as_json: bool) -> int:
     return STOPPED_NOW if seen > 1 and summary.state == "stopped" else EXIT_CODES[summary.state]
 
 
-def _remark(line: _Line, event: Event) -> None:
+def _remark(line: output.ProgressLine, event: Event) -> None:
     if event["type"] == "eval":
         accuracy = event.get("accuracy")
         line.say(
@@ -146,34 +145,6 @@ def _remark(line: _Line, event: Event) -> None:
         line.say(f"  {event['severity']}: {event['cause']}" + (f"\n    → {event['remedy']}" if event.get("remedy") else ""))
     elif event["type"] == "attempt_ended" and event.get("outcome") not in EXIT_CODES:
         line.say(f"  attempt {event['attempt']} ended: {event.get('reason')}")
-
-
-class _Line:
-    """The progress line: rewritten in place on a terminal, now and then a new one elsewhere."""
-
-    def __init__(self) -> None:
-        self.in_place = sys.stderr.isatty()
-        self.shown = ""
-        self.printed = -LINE_SECONDS
-
-    def show(self, text: str) -> None:
-        if self.in_place and text != self.shown:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        elif not self.in_place and text != self.shown and time.monotonic() - self.printed >= LINE_SECONDS:
-            output.note(text)
-            self.printed = time.monotonic()
-        else:
-            return
-        self.shown = text
-
-    def say(self, text: str) -> None:
-        self.clear()
-        output.note(text)
-
-    def clear(self) -> None:
-        if self.in_place and self.shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self.shown = ""
 
 
 def print_summary(summary: Summary) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tui_ft import units
 from tui_ft.cli import drive, output
 from tui_ft.errors import TuiFtError
+from tui_ft.pace import Pace
 from tui_ft.recipe import Plan, Recipe, presets
 from tui_ft.recipe.schema import parse_bytes
 from tui_ft.runs import store
@@ -17,6 +19,8 @@ from tui_ft.runs.store import Run
 from tui_ft.runs.summary import summarize
 
 WATCH_SECONDS = 2.0
+QUICK_SECONDS = 2.0
+"""What takes no longer shows no progress."""
 LIVE = ("starting", "running", "paused")
 
 
@@ -81,12 +85,30 @@ def preview(arguments: argparse.Namespace) -> int:
     from tui_ft.cli.preview_text import print_preview
     from tui_ft.data.preview import preview as look
 
-    found = look(presets.open_recipe(arguments.recipe, arguments.set), n=arguments.n, exact=arguments.exact)
+    line = output.ProgressLine()
+    try:
+        found = look(presets.open_recipe(arguments.recipe, arguments.set), n=arguments.n, exact=arguments.exact, on_progress=_told_on(line))
+    finally:
+        line.clear()
     if arguments.json:
         output.print_json(found)
     else:
         print_preview(found)
     return 0
+
+
+def _told_on(line: output.ProgressLine) -> Callable[[str, int, int | None], None]:
+    """Stage, share, rate and time left of work that takes more than a moment."""
+    paces: dict[str, Pace] = {}
+    begun = time.monotonic()
+
+    def tell(stage: str, done: int, total: int | None) -> None:
+        pace = paces.setdefault(stage, Pace())
+        pace.update(done, total)
+        if time.monotonic() - begun > QUICK_SECONDS:
+            line.show(f"{stage} {pace.text('rows')}")
+
+    return tell
 
 
 def runs(arguments: argparse.Namespace) -> int:

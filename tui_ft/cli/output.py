@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from pydantic import BaseModel
 from tui_ft import units
 from tui_ft.runs.summary import Summary
 from tui_ft.text import one_line, visible
+
+LINE_SECONDS = 10.0
+"""Between two lines of progress where they cannot be rewritten."""
 
 
 def print_json(value: Any) -> None:
@@ -66,3 +70,31 @@ def one_run(summary: Summary) -> str:
     if summary.eta_seconds is not None:
         parts.append(f"{units.duration(summary.eta_seconds)} left")
     return " · ".join(parts)
+
+
+class ProgressLine:
+    """The progress line: rewritten in place on a terminal, now and then a new one elsewhere."""
+
+    def __init__(self) -> None:
+        self.in_place = sys.stderr.isatty()
+        self.shown = ""
+        self.printed = -LINE_SECONDS
+
+    def show(self, text: str) -> None:
+        if self.in_place and text != self.shown:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        elif not self.in_place and text != self.shown and time.monotonic() - self.printed >= LINE_SECONDS:
+            note(text)
+            self.printed = time.monotonic()
+        else:
+            return
+        self.shown = text
+
+    def say(self, text: str) -> None:
+        self.clear()
+        note(text)
+
+    def clear(self) -> None:
+        if self.in_place and self.shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self.shown = ""

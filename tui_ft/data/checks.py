@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from tui_ft.data import lengths, reading, samples, template_check
+from tui_ft.data import conversations, lengths, samples, template_check
 from tui_ft.data import tokenizer as tokenizers
 from tui_ft.data.facts import Facts
 from tui_ft.data.files import NOT_UTF8
@@ -29,7 +29,7 @@ def _of_template(recipe: Recipe, facts: Facts, tokenizer: Any) -> list[Finding]:
     """What the template and the tokenizer mean for any data; plain text, which takes neither turns nor markers, is spared the first."""
     rows = tokenizers.embedding_rows(recipe.model)
     grows = tokenizers.vocabulary_finding(tokenizer, rows) if rows else None
-    of_template = [] if facts.format == PLAIN_TEXT else template_check.check(tokenizer, recipe.prompt)
+    of_template = [] if facts.format == PLAIN_TEXT else template_check.check(tokenizer, recipe.prompt, facts.noted)
     return [*of_template, *([grows] if grows else [])]
 
 
@@ -125,11 +125,17 @@ def _oddities(recipe: Recipe, facts: Facts) -> Iterator[Finding]:
     if nothing:
         places = tuple(facts.places.get(samples.NOTHING, ()))
         yield Finding("warning", "prompt.template", f"{nothing:,} samples have nothing to learn and are left out", "Look at one of them.", places)
-    two = facts.noted.get(reading.TWO_IN_A_ROW, 0)
+    two = facts.noted.get(conversations.TWO_IN_A_ROW, 0)
     if two:
-        places = tuple(facts.places.get(reading.TWO_IN_A_ROW, ()))
+        places = tuple(facts.places.get(conversations.TWO_IN_A_ROW, ()))
         words = f"{two:,} conversations have two questions or two answers in a row; they are learned as they are"
         yield Finding("warning", "data.source", words, "Some templates refuse such rows.", places)
+    spelled = facts.noted.get(samples.SPELLED, 0)
+    if spelled:
+        words = f"{spelled:,} samples spell control tokens of this model; they are read as plain text"
+        yield Finding(
+            "ok", "data.source", words, "As tokens they could end a turn, or pose as another.", tuple(facts.places.get(samples.SPELLED, ()))
+        )
     if facts.duplicates:
         words = f"{facts.duplicates:,} of {facts.samples:,} samples repeat an earlier one exactly"
         hint = "They weigh more than the others. In training and validation they stay on one side."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from tui_ft.text import one_line
@@ -72,6 +73,26 @@ class Conversation:
                 break
         whole = "\n".join(parts)
         return whole[:limit] if limit else whole
+
+
+SYSTEMS, CALLS, THINKING = "system texts", "tool calls", "thinking"
+TWO_IN_A_ROW = "two turns of one side in a row"
+FEATURES = (SYSTEMS, CALLS, THINKING, TWO_IN_A_ROW)
+"""What not every template can show."""
+
+
+def features(conversation: Conversation) -> Iterator[str]:
+    """Which of `FEATURES` a conversation has; tools may answer in any number between two turns of one side."""
+    roles = [turn.role for turn in conversation.turns]
+    extra = {key for turn in conversation.turns for key in turn.extra}
+    if SYSTEM in roles:
+        yield SYSTEMS
+    if "tool_calls" in extra or TOOL in roles:
+        yield CALLS
+    if extra & {"reasoning_content", "thinking"}:
+        yield THINKING
+    if any(one == two and one in (USER, ASSISTANT) for one, two in pairwise(roles)):
+        yield TWO_IN_A_ROW
 
 
 def conversation(

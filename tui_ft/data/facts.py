@@ -11,6 +11,7 @@ from tui_ft.data import lengths
 from tui_ft.data.lengths import Entry
 from tui_ft.data.oasst import TreeStatistics
 from tui_ft.data.reading import Reading
+from tui_ft.data.store import Numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,16 +46,12 @@ class Facts(BaseModel):
     without_stop: int = Field(description="Conversations in which no end of a turn is learned.")
 
 
-def facts_of(reading: Reading, sizes: np.ndarray, firsts: np.ndarray, stops: np.ndarray, contents: np.ndarray, origins: Iterable[str]) -> Facts:
-    """The facts of a split that was read to its end.
-
-    Args:
-        sizes, firsts, stops, contents: for each sample, as `samples.Sample` has them; shape (samples,).
-    """
+def facts_of(reading: Reading, numbers: Numbers, origins: Iterable[str]) -> Facts:
+    """The facts of a split that was read to its end; `origins` are the samples' places in the source."""
     import numpy as np
 
     ledger, found = reading.ledger, reading.found
-    repeated, places = _duplicates(contents, origins)
+    repeated, places = _duplicates(numbers.contents, origins)
     return Facts(
         source=reading.source.name,
         complete=reading.complete,
@@ -65,7 +62,7 @@ def facts_of(reading: Reading, sizes: np.ndarray, firsts: np.ndarray, stops: np.
         columns=reading.columns,
         notices=list(found.notices),
         rows=ledger.rows,
-        samples=len(sizes),
+        samples=len(numbers.lengths),
         dropped=dict(ledger.dropped),
         noted=dict(ledger.noted),
         places=ledger.samples,
@@ -74,10 +71,10 @@ def facts_of(reading: Reading, sizes: np.ndarray, firsts: np.ndarray, stops: np.
         languages=dict(reading.languages.most_common()),
         language_source=reading.language_source,
         trees=reading.trees.model_copy(update={"mean_depth": round(reading.trees.mean_depth, 2)}) if reading.trees.trees else None,
-        length_table=lengths.table(zip(sizes.tolist(), firsts.tolist(), strict=True)),
+        length_table=lengths.table(zip(numbers.lengths.tolist(), numbers.firsts.tolist(), strict=True)),
         duplicates=repeated,
         duplicate_places=places,
-        without_stop=int(np.count_nonzero(stops >= sizes)),
+        without_stop=int(np.count_nonzero(numbers.stops >= numbers.lengths)),
     )
 
 

@@ -42,7 +42,9 @@ class Places:
     @property
     def spans(self) -> list[Span]:
         """All of them; one of content whose other end is unknown is empty."""
-        return [*((at, at) for at in (*self.opens, *self.closes)), *self.calls, *self.others]
+        whole = len(self.opens) == len(self.closes) == 1
+        content = [(min(self.opens + self.closes), max(self.opens + self.closes))] if whole else [(at, at) for at in (*self.opens, *self.closes)]
+        return [*content, *self.calls, *self.others]
 
 
 @dataclass(frozen=True)

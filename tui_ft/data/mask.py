@@ -22,7 +22,7 @@ NOT_SHOWN = "the template does not show the answer"
 def answers(
     renderer: Renderer, messages: Sequence[Message], tools: Sequence[dict[str, Any]], stops: Collection[str], special: Collection[str]
 ) -> tuple[str, list[Span]]:
-    """The rendered conversation and the spans of its answers, each with its end of turn, in order.
+    """The rendered conversation and the spans of its answers, each with its end of turn, as they follow in it.
 
     Cost: two renderings, and one or two for each answer.
 
@@ -38,7 +38,7 @@ def answers(
     numbers = [number for number, message in enumerate(messages) if message["role"] == ASSISTANT]
     found = marked(renderer, messages, tools, text, numbers)
     turns = _Turns(renderer, messages, tools, found, stops, special)
-    spans = [turns.span(number) for number in numbers]
+    spans = sorted(turns.span(number) for number in numbers)
     if any(stop > start for (_, stop), (start, _) in pairwise(spans)):
         raise BadRow(f"the template writes answers into one another; {REMEDY}")
     return text, spans
@@ -92,7 +92,10 @@ class _Turns:
         if lead and bare.endswith(lead, before, first):
             return first - len(lead)
         if first in self._found.places[number].opens:
-            return first
+            content = self._messages[number]["content"]
+            trimmed = {**self._messages[number], "content": content.lstrip()}
+            shown = len(text) - len(self._renderer.render([*self._messages[:number], trimmed, *self._messages[number + 1 :]], self._tools))
+            return first - shown  # the white space it begins with, as far as the template shows it
         return self._start_beside_plain(number, first, before)
 
     def _start_beside_plain(self, number: int, first: int, before: int) -> int:

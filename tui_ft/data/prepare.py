@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from tui_ft.data import cache, checks, lengths, reading, samples, split, store
+from tui_ft.data.encoding import Encoder
 from tui_ft.data.facts import Facts, facts_of
 from tui_ft.data.lengths import Lengths
 from tui_ft.data.reading import Progress, Reading
@@ -127,9 +128,9 @@ def encoded(recipe: Recipe, tokenizer: Any, *, split_name: str | None = None, on
         with cache.making(key) as staged:
             path = staged / _WHOLE
             every = read.conversations(recipe.train.seed, on_progress)
-            store.write_samples(path, samples.encode(every, tokenizer, recipe.prompt, read.ledger))
+            store.write_samples(path, samples.encode(every, Encoder(tokenizer, recipe.prompt), read.ledger))
             counted = store.numbers(path)
-            facts = facts_of(read, counted.lengths, counted.firsts, counted.stops, counted.contents, store.origins(path))
+            facts = facts_of(read, counted, store.origins(path))
             (staged / _TOLD).write_text(facts.model_dump_json(), encoding="utf-8")
         folder = cache.folder() / key
     facts = Facts.model_validate_json((folder / _TOLD).read_text(encoding="utf-8"))

@@ -20,11 +20,14 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from tui_ft.data import checks, lengths, prepare, reading, samples, tokenizer
-from tui_ft.data.facts import Facts, facts_of
+from tui_ft.data.encoding import Encoder
+from tui_ft.data.facts import facts_of
 from tui_ft.data.lengths import Entry, Lengths
 from tui_ft.data.oasst import TreeStatistics
-from tui_ft.data.reading import Progress, Reading
+from tui_ft.data.reading import Progress
 from tui_ft.data.samples import Sample
+from tui_ft.data.store import Numbers
+from tui_ft.data.templates import NoTemplateError
 from tui_ft.errors import ChoiceError, RequestError, TuiFtError
 from tui_ft.findings import Finding
 from tui_ft.recipe.files import validate
@@ -37,6 +40,8 @@ SAMPLE_ROWS = 1000
 SHELVED = 400
 """So many samples can be walked through."""
 _SHELF_TOKENS = 400_000  # written out in half a second
+_STANDS_IN = "chatml"
+"""The template of a look at the data of a base model that is to use a template it has not; its samples are not shown."""
 _CELL = 300  # characters shown of one cell of a row
 _BETWEEN_LINES = 0.2  # seconds
 
@@ -104,22 +109,26 @@ def preview(recipe: Recipe, n: int = 3, exact: bool = False, shelf: Path | None 
     read = reading.open_reading(recipe.data)
     small = reading.rows_up_to(read.source, WHOLE_ROWS + 1) <= WHOLE_ROWS
     read.limit = None if small else SAMPLE_ROWS
-    loaded = tokenizer.load(recipe.model, recipe.prompt)
+    recipe, loaded, unfit = _loaded(recipe)
     progress = on_progress if small else None  # a thousand rows are looked at in a second
-    whole = list(samples.encode(read.conversations(recipe.train.seed, progress), loaded, recipe.prompt, read.ledger))
-    facts = prepare.encoded(recipe, loaded, on_progress=on_progress).facts if exact and not small else _facts(read, whole)
+    encoder = Encoder(loaded, recipe.prompt)
+    every = samples.encode(read.conversations(recipe.train.seed, progress), encoder, read.ledger)
+    walked, numbers = _looked_at(every, max(_SHELF_TOKENS, n * recipe.prompt.max_length))
+    facts = prepare.encoded(recipe, loaded, on_progress=on_progress).facts if exact and not small else facts_of(read, *numbers)
     found = checks.findings(recipe, facts, loaded)
+    if unfit:
+        found = [unfit, *(finding for finding in found if not finding.where.startswith("prompt"))]
     report = prepare.report_of(recipe, facts, found)
-    cut = _cut(whole, recipe.prompt, loaded)
+    cut = _cut([] if unfit else walked, recipe.prompt)
     if recipe.prompt.overlong == "split":
         report.kept = len(samples.blocks(sum(length * count for length, _, count in facts.length_table), recipe.prompt.max_length))
     return Preview(
         sampled=None if facts.complete else facts.rows,
-        samples=[_shown(item) for item in islice(cut(), max(n, 0))],
-        shelf=write_shelf(shelf, (_shown(item) for item in islice(cut(), SHELVED))) if shelf else [],
+        samples=[_shown(item, encoder) for item in islice(cut(), max(n, 0))],
+        shelf=write_shelf(shelf, (_shown(item, encoder) for item in islice(cut(), SHELVED))) if shelf else [],
         refusals=[str(problem) for problem in checks.problems(found)],
         rows_shown=shown_rows(read.first_rows, n),
-        length_table=lengths.coarse(facts.length_table),
+        length_table=[] if unfit else lengths.coarse(facts.length_table),
         format_confidence=facts.confidence,
         **facts.model_dump(include={"column_parts", "columns", "language_source", "trees"}),
         **report.model_dump(
@@ -131,20 +140,34 @@ def preview(recipe: Recipe, n: int = 3, exact: bool = False, shelf: Path | None 
     )
 
 
+def _loaded(recipe: Recipe) -> tuple[Recipe, Any, Finding | None]:
+    """The tokenizer of a recipe. A base model that is to use a template it has not, the commonest slip, must not hide rows, languages and
+    format: another template stands in for it in the recipe, and the finding says so."""
+    try:
+        return recipe, tokenizer.load(recipe.model, recipe.prompt), None
+    except NoTemplateError as error:
+        prompt = recipe.prompt.model_copy(update={"template": _STANDS_IN})
+        unfit = Finding("error", "prompt.template", error.message, error.hint)
+        return recipe.model_copy(update={"prompt": prompt}), tokenizer.load(recipe.model, prompt), unfit
+
+
 def shown_rows(rows: list[dict[str, Any]], n: int) -> list[dict[str, str]]:
     """The first `n` rows, each cell on one line, harmless to show."""
     return [{one_line(key, 60): one_line(str(value)[: 4 * _CELL], _CELL) for key, value in row.items()} for row in rows[: max(n, 0)]]
 
 
-def _facts(read: Reading, whole: list[Sample]) -> Facts:
-    import numpy as np
-
-    def column(values: list[int], kind: str) -> np.ndarray:
-        return np.array(values, dtype=kind)
-
-    sizes = column([len(sample.encoded.ids) for sample in whole], "int64")
-    firsts, stops = column([sample.first for sample in whole], "int64"), column([sample.stop for sample in whole], "int64")
-    return facts_of(read, sizes, firsts, stops, column([sample.content for sample in whole], "uint64"), [sample.origin for sample in whole])
+def _looked_at(every: Iterable[Sample], tokens: int) -> tuple[list[Sample], tuple[Numbers, list[str]]]:
+    """The first samples, of about so many tokens, and the numbers and places of all: a token of a sample takes some hundred bytes."""
+    walked: list[Sample] = []
+    numbers: list[tuple[int, ...]] = []
+    origins: list[str] = []
+    for sample in every:
+        if tokens > 0:
+            walked.append(sample)
+            tokens -= len(sample.encoded.ids)
+        numbers.append((len(sample.encoded.ids), sample.first, sample.stop, sample.group, sample.content))
+        origins.append(sample.origin)
+    return walked, (Numbers.of(numbers), origins)
 
 
 @dataclass(frozen=True)
@@ -158,7 +181,7 @@ class _Cut:
     length: int
 
 
-def _cut(whole: list[Sample], prompt: Prompt, loaded: Any) -> Callable[[], Iterator[_Cut]]:
+def _cut(whole: list[Sample], prompt: Prompt) -> Callable[[], Iterator[_Cut]]:
     """The samples as training cuts them, made one by one."""
     import numpy as np
 
@@ -171,26 +194,20 @@ def _cut(whole: list[Sample], prompt: Prompt, loaded: Any) -> Callable[[], Itera
                 yield _Cut(encoded.ids[:stop].tolist(), encoded.learned[:stop].tolist(), encoded.pieces(stop), sample.origin, len(encoded.ids))
 
     def in_blocks() -> Iterator[_Cut]:
-        ids, learned, pieces, start = [], [], [], 0
-        for number, sample in enumerate(whole, 1):
-            encoded = sample.encoded
-            ids += encoded.ids.tolist()
-            learned += encoded.learned.tolist()
-            pieces += encoded.pieces(len(encoded.ids))
-            if len(ids) < prompt.max_length and number < len(whole):
-                continue
-            for begin, end in samples.blocks(len(ids), prompt.max_length):
-                if end - begin == prompt.max_length or number == len(whole):
-                    yield _Cut(ids[begin:end], learned[begin:end], pieces[begin:end], f"block {start + 1}", end - begin)
-                    start += 1
-            done = len(ids) // prompt.max_length * prompt.max_length
-            ids, learned, pieces = ids[done:], learned[done:], pieces[done:]
+        ids = [number for sample in whole for number in sample.encoded.ids.tolist()]
+        learned = [flag for sample in whole for flag in sample.encoded.learned.tolist()]
+        pieces = [piece for sample in whole for piece in sample.encoded.pieces(len(sample.encoded.ids))]
+        for number, (begin, end) in enumerate(samples.blocks(len(ids), prompt.max_length), 1):
+            yield _Cut(ids[begin:end], learned[begin:end], pieces[begin:end], f"block {number}", end - begin)
 
     return in_blocks if prompt.overlong == "split" else singly
 
 
-def _shown(item: _Cut) -> PreviewSample:
-    tokens = [Token(id=number, text=text, learned=flag) for number, text, flag in zip(item.ids, item.pieces, item.learned, strict=True)]
+def _shown(item: _Cut, encoder: Encoder) -> PreviewSample:
+    tokens = [
+        Token(id=number, text=text, learned=flag, kind=encoder.kind(number))
+        for number, text, flag in zip(item.ids, item.pieces, item.learned, strict=True)
+    ]
     return PreviewSample(text="".join(item.pieces), tokens=tokens, origin=item.origin, length=item.length)
 
 

@@ -7,13 +7,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
 import xxhash
 
 from tui_ft.data import language, oasst, rows, sources
-from tui_ft.data.conversations import ASSISTANT, BadRow, Conversation, Ledger
+from tui_ft.data.conversations import BadRow, Conversation, Ledger, features
 from tui_ft.data.files import Row
 from tui_ft.data.formats import Format, find_format, language_column
 from tui_ft.data.language import Detector
@@ -28,7 +28,6 @@ Progress = Callable[[str, int, int | None], None]
 
 OTHER_LANGUAGE = "another language"
 BEYOND = "beyond max_rows"
-TWO_IN_A_ROW = "two turns of one side in a row"
 _DETECTION_ROWS = 100
 _EVERY = 500  # rows between two calls of a progress function
 _BATCH = 256
@@ -117,8 +116,8 @@ class Reading:
         else:
             made = _conversations(counted, self.found, self.column, self.ledger)
         for conversation in made:
-            if _two_in_a_row(conversation):
-                self.ledger.note(TWO_IN_A_ROW, conversation.origin)
+            for feature in features(conversation):
+                self.ledger.note(feature, conversation.origin)
             yield replace(conversation, languages=()) if self.data.language_column == "detect" else conversation
         self.complete = self.limit is None or next(stream, None) is None
 
@@ -206,9 +205,3 @@ def _conversations(stream: Iterable[Row], found: Format, column: str | None, led
             code = row.values.get(column)
             conversation = replace(conversation, languages=(language.fold(code) if isinstance(code, str) else language.UNKNOWN,))
         yield conversation
-
-
-def _two_in_a_row(conversation: Conversation) -> bool:
-    """Two questions, or two answers, with nothing between them; tools may answer in any number."""
-    roles = [turn.role for turn in conversation.turns]
-    return any(one == two and one in ("user", ASSISTANT) for one, two in pairwise(roles))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -21,6 +21,7 @@ IGNORED = -100
 ANSWER_LOST = "the whole answer is beyond max_length"
 TOO_LONG = "longer than max_length"
 NOTHING = "nothing to learn"
+SPELLED = "control tokens spelled in messages"
 PAD_LEARNED = "the padding token is among those to learn"
 _BATCH = 512  # conversations tokenized at once: enough for every core, few enough to show progress
 _BATCH_CHARACTERS = 1 << 21  # books are long, and a token takes some hundred bytes until it is counted
@@ -43,10 +44,9 @@ class Sample:
     """Place of the first learned token that ends a turn or the text; the number of tokens where none is learned."""
 
 
-def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt, ledger: Ledger) -> Iterator[Sample]:
+def encode(conversations: Iterable[Conversation], encoder: Encoder, ledger: Ledger) -> Iterator[Sample]:
     """Render, tokenize and mask; what cannot be rendered counts as a bad row, what has nothing to learn is left out."""
 
-    encoder = Encoder(tokenizer, prompt)
     stops = sorted(encoder.stop_ids)
     for batch in _batches(conversations):
         for conversation, encoded in zip(batch, encoder.encode(batch), strict=True):
@@ -59,6 +59,8 @@ def encode(conversations: Iterable[Conversation], tokenizer: Any, prompt: Prompt
                 continue
             if (encoded.learned & (encoded.ids == encoder.pad_id)).any():
                 ledger.note(PAD_LEARNED, sample.origin)
+            if encoded.spelled:
+                ledger.note(SPELLED, f"{sample.origin}: {', '.join(encoded.spelled)}")
             yield sample
 
 

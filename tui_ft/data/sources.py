@@ -13,6 +13,7 @@ from tui_ft import demo
 from tui_ft.data import files
 from tui_ft.data.files import Row
 from tui_ft.errors import ChoiceError, Problem, RequestError
+from tui_ft.hub import network
 from tui_ft.recipe.schema import Data
 from tui_ft.text import one_line
 
@@ -161,19 +162,25 @@ def _of_dataset(dataset: Any, name: str) -> Source:
 
 
 def _hub(data: Data, split: str) -> Source:
+    name, why = data.source, network.settle()  # before the library is imported: it takes over then whether there is a network
     import datasets
 
-    name = data.source
     try:
         loaded = datasets.load_dataset(name, data.config, split=split)
     except datasets.exceptions.DatasetNotFoundError as error:
-        hint = "Check the name at huggingface.co/datasets, or log in with `hf auth login` where it is gated or private."
-        if "offline" in str(error).lower() or "connect" in str(error).lower():
-            hint = "The Hub cannot be reached: check the network, or name a local file."
+        hint = f"Check the spelling; where it is gated, accept its terms at {network.page(name, 'dataset')}; then {network.LOG_IN}."
+        if why or "offline" in str(error).lower() or "connect" in str(error).lower():
+            hint = f"The Hub cannot be reached: {why or 'the connection broke'}. Check the network, or name a local file."
         raise RequestError(f"no dataset {one_line(name)!r} on the Hub or in its cache, and no file of that name", hint) from None
     except (ValueError, KeyError) as error:  # unknown configuration or split; the message lists those there are
         raise RequestError(f"{one_line(name)}: {one_line(error, 400)}", "Set data.config and data.split to what the dataset offers.") from None
     except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if why:
+            message = f"the dataset {one_line(name)} is not on this machine and the Hub cannot be reached: {why}"
+            raise RequestError(message, "Check the network, or name a local file.") from None
+        refusal = network.explained(error, name, "dataset")
+        if refusal is not None:
+            raise refusal from None
         raise RequestError(
             f"{one_line(name)} cannot be loaded: {one_line(error, 300)}", "Check the network and the name; a downloaded file works as well."
         ) from None

@@ -5,7 +5,7 @@ Both are Arrow files. Memory holds one batch of tokens and some numbers for each
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,14 @@ class Numbers:
     """uint64."""
     contents: np.ndarray
     """uint64."""
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[int, ...]]) -> Numbers:
+        """From one tuple for each sample, in the order of the fields."""
+        import numpy as np
+
+        kinds = (np.int64, np.int64, np.int64, np.uint64, np.uint64)
+        return cls(*(np.array([row[place] for row in rows], dtype=kind) for place, kind in enumerate(kinds)))
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tui_ft.data import templates
-from tui_ft.data.conversations import ASSISTANT, SYSTEM, TOOL, USER
+from tui_ft.data.conversations import ASSISTANT, CALLS, SYSTEM, SYSTEMS, THINKING, TOOL, TWO_IN_A_ROW, USER
 from tui_ft.data.rendering import Renderer, one_of, render_errors
 from tui_ft.data.tokenizer import own_template
 from tui_ft.findings import Finding
@@ -23,15 +23,26 @@ _QUESTION: Probe = [{"role": USER, "content": "Probe question"}]
 _CHAT: Probe = [*_QUESTION, {"role": ASSISTANT, "content": "Probe answer"}]
 
 
-def check(tokenizer: Any, prompt: Prompt) -> list[Finding]:
-    """What is wrong or surprising about the template set on the tokenizer (`tokenizer.load`). Cost: a dozen renderings."""
+def check(tokenizer: Any, prompt: Prompt, holds: Collection[str] | None = None) -> list[Finding]:
+    """What is wrong or surprising about the template set on the tokenizer (`tokenizer.load`). Cost: a dozen renderings.
+
+    Args:
+        holds: what is in the data, of `conversations.FEATURES`; nothing is said of what a template does to anything else. None: all of them.
+    """
     renderer = Renderer(tokenizer)
     tools = () if _rendered(renderer, _CHAT) is not None else (templates.PROBE_TOOL,)
     found = [_bos(tokenizer, renderer, tools), _markers(tokenizer, prompt, renderer, tools), _family(tokenizer, prompt, renderer, tools)]
     if tools:
         message = "the template takes only conversations with tool definitions: the others are left out"
         found.append(Finding("warning", WHERE, message, "Set prompt.template to chatml for data without tools."))
-    found += [_system(renderer, tools), _tools(renderer), _thinking(renderer, tools), _two_questions(renderer, tools), _asks(renderer, tools)]
+    probes = {
+        SYSTEMS: lambda: _system(renderer, tools),
+        CALLS: lambda: _tools(renderer),
+        THINKING: lambda: _thinking(renderer, tools),
+        TWO_IN_A_ROW: lambda: _two_questions(renderer, tools),
+    }
+    found += [probe() for feature, probe in probes.items() if holds is None or feature in holds]
+    found.append(_asks(renderer, tools))
     return [finding for finding in found if finding]
 
 
@@ -54,7 +65,7 @@ def _bos(tokenizer: Any, renderer: Renderer, tools: Sequence[dict[str, Any]]) ->
 
 def _spelled_markers(tokenizer: Any, text: str) -> list[str]:
     known = set(tokenizer.get_added_vocab())
-    return sorted({marker for marker in _PLAIN.findall(text) if marker not in known})
+    return list(dict.fromkeys(marker for marker in _PLAIN.findall(text) if marker not in known))
 
 
 def _markers(tokenizer: Any, prompt: Prompt, renderer: Renderer, tools: Sequence[dict[str, Any]]) -> Finding | None:
@@ -77,23 +88,17 @@ def _family(tokenizer: Any, prompt: Prompt, renderer: Renderer, tools: Sequence[
     own = own_template(tokenizer)
     if prompt.template == "model" or not own:
         return None
-    special = one_of(templates.special_tokens(tokenizer))
-    theirs, ours = (_turn_tokens(special, text) for text in (_own_rendering(tokenizer, own), _rendered(renderer, _CHAT, tools) or ""))
+    special = one_of(templates.special_tokens(tokenizer) - {tokenizer.bos_token})
+    theirs, ours = (set(special.findall(text)) for text in (_own_rendering(tokenizer, own), _rendered(renderer, _CHAT, tools) or ""))
     if not theirs or theirs == ours:
         return None
-    message = f"this chat model has a template of its own, of another family: its turns end with {one_line(', '.join(sorted(theirs)), 60)}"
+    message = f"this chat model has a template of its own, of another family: it marks turns by {one_line(', '.join(sorted(theirs)), 60)}"
     return Finding("warning", WHERE, message, "Set prompt.template to model, unless it shall unlearn its own.")
 
 
 def _own_rendering(tokenizer: Any, own: str) -> str:
     renderer = Renderer(tokenizer, source=own)
     return _rendered(renderer, _CHAT) or _rendered(renderer, _CHAT, (templates.PROBE_TOOL,)) or ""
-
-
-def _turn_tokens(special: re.Pattern[str], text: str) -> frozenset[str]:
-    """The control token behind the question, the answer, each once: how a family marks its turns."""
-    parts = (text.partition("Probe question")[2].partition("Probe answer")[0], text.partition("Probe answer")[2])
-    return frozenset(found[0] for part in parts if (found := special.search(part)))
 
 
 def _system(renderer: Renderer, tools: Sequence[dict[str, Any]]) -> Finding | None:

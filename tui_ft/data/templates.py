@@ -62,6 +62,10 @@ PROBE_TOOL: dict[str, Any] = {
 }
 
 
+class NoTemplateError(RequestError):
+    """A base model is to use its own template: everything else about the data can be looked at all the same."""
+
+
 @dataclass(frozen=True)
 class TurnEnds:
     """How the tokenizer's template ends an answer."""
@@ -96,7 +100,7 @@ def source_of(template: str, tokenizer: Any) -> str:
         own = own.get("default") if isinstance(own, dict) else own
         if not own:
             hint = "It is a base model: set prompt.template to chatml, alpaca or human-assistant (or text for plain text)."
-            raise RequestError("the model has no chat template of its own", hint)
+            raise NoTemplateError("the model has no chat template of its own", hint)
         return str(own)
     if template in OURS:
         return resources.files("tui_ft.data").joinpath("templates", f"{template}.jinja").read_text("utf-8")

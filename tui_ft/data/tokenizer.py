@@ -12,6 +12,7 @@ from tui_ft.data import templates
 from tui_ft.data.rendering import Renderer
 from tui_ft.errors import RequestError
 from tui_ft.findings import Finding
+from tui_ft.hub import network, weights
 from tui_ft.recipe.schema import Model, Prompt
 from tui_ft.text import one_line
 
@@ -83,9 +84,7 @@ def vocabulary_finding(tokenizer: Any, vocab_size: int) -> Finding | None:
     if added <= 0:
         return None
     message = f"the tokenizer has {len(tokenizer)} tokens, the model's embedding {vocab_size}: it grows by {added} rows, which start untrained"
-    hint = (
-        "With LoRA these rows are trained and saved beside the adapter. prompt.add_tokens false needs none, where the model has a token to pad with."
-    )
+    hint = "With LoRA these rows are trained and saved beside the adapter. prompt.add_tokens false adds none where the model has a token to pad with."
     return Finding("warning", "prompt.add_tokens", message, hint)
 
 
@@ -94,18 +93,26 @@ def _from_pretrained(model: Model) -> Any:
 
     name = str(demo.model_folder()) if model.name == demo.NAME else model.name
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    file = weights.gguf_file(name)
+    packed = {"gguf_file": file.name} if file else {}
+    if file:
+        name = str(file.parent)
+    elif folder.is_dir():
         name = str(folder)
         if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")):
             raise RequestError(f"{folder} holds no tokenizer", "A model folder has tokenizer.json and tokenizer_config.json.")
     elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise RequestError(f"model.name {one_line(name)} is not a folder", "Name a Hub id such as microsoft/phi-2, or a model folder.")
+    else:
+        network.settle()
     try:
-        return AutoTokenizer.from_pretrained(name, revision=model.revision or "main", trust_remote_code=False)
-    except OSError as error:
-        hint = "Check the name at huggingface.co, the network, and `hf auth login` where the model is gated."
-        raise RequestError(f"the tokenizer of {one_line(name)} cannot be loaded: {_first_line(error)}", hint) from None
+        return AutoTokenizer.from_pretrained(name, revision=model.revision or "main", trust_remote_code=False, **packed)
     except Exception as error:  # broken tokenizer files raise errors of several libraries, some of them bare Exceptions
+        refusal = network.explained(error, name)
+        if refusal is not None:
+            raise refusal from None
+        if isinstance(error, ImportError) and file:
+            raise RequestError("a GGUF file is read by the package gguf, which is not installed", "pip install gguf") from None
         raise RequestError(f"the tokenizer of {one_line(name)} cannot be read: {_first_line(error)}", "Its files may be damaged.") from None
 
 
@@ -131,9 +138,7 @@ def _choose_pad(tokenizer: Any) -> None:
     def is_free(token: str | None) -> bool:
         if not token or token in stops or token == tokenizer.bos_token or token in template:
             return False
-        return (
-            token != tokenizer.unk_token or tokenizer.convert_tokens_to_ids(token) not in tokenizer(_UNUSUAL, add_special_tokens=False)["input_ids"]
-        )
+        return token != tokenizer.unk_token or tokenizer.unk_token_id not in tokenizer(_UNUSUAL, add_special_tokens=False)["input_ids"]
 
     if is_free(tokenizer.pad_token):
         return

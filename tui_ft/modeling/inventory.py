@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tui_ft import demo
-from tui_ft.errors import RequestError
+from tui_ft.errors import NeedsCode, RequestError
+from tui_ft.hub import network, weights
 from tui_ft.text import one_line
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ def inventory(name: str, revision: str | None = None) -> dict[str, Any]:
     """
     if name == demo.NAME:
         name = str(demo.model_folder())
-    config = _config(name, revision)
+    if not os.path.exists(name):  # noqa: PTH110 - Path.exists raises for odd names and closed parents
+        network.settle()
+    file = weights.gguf_file(name)
+    config = _gguf_config(file) if file else _config(name, revision)
     return describe(_on_meta(config, name))
 
 
@@ -53,6 +57,19 @@ def _config(name: str, revision: str | None) -> PreTrainedConfig:
         raise _explained(name, error) from None
 
 
+def _gguf_config(file: Path) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name)
+    except ImportError:
+        raise RequestError("a GGUF file is read by the package gguf, which is not installed", "pip install gguf") from None
+    except Exception as error:  # its reader meets a foreign file with errors of several libraries
+        raise RequestError(
+            f"{one_line(file, 200)} cannot be read as GGUF: {one_line(error, 300)}", "Copy it anew, or choose another model."
+        ) from None
+
+
 def _on_meta(config: PreTrainedConfig, name: str) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
@@ -67,24 +84,18 @@ def _on_meta(config: PreTrainedConfig, name: str) -> PreTrainedModel:
 
 
 def _explained(name: str, error: Exception) -> RequestError:
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-
-    name, text = one_line(name, 100), str(error)
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    if any(isinstance(link, GatedRepoError) for link in chain):
-        return RequestError(f"the model {name} is gated", "Accept its licence on its Hub page, then log in with `hf auth login`.")
-    if any(isinstance(link, RevisionNotFoundError) for link in chain):
-        return RequestError(f"the model {name} has no such revision", "Check model.revision: a branch, tag or commit.")
-    if any(isinstance(link, RepositoryNotFoundError) for link in chain):
-        return RequestError(f"there is no model {name} on the Hub", "Check the spelling; a private one needs `hf auth login`.")
+    refusal, name, text = network.explained(error, name), one_line(name, 100), str(error)
+    if refusal is not None:
+        return refusal
     if "trust_remote_code" in text:
-        return RequestError(f"the model {name} needs its own code to run", "Read that code first; consent is given for one commit when a run starts.")
+        return NeedsCode(f"the model {name} needs its own code to run", "Read that code first; consent is given for one commit when a run starts.")
     if "does not recognize this architecture" in text or "Unrecognized model" in text or "Unrecognized configuration" in text:
         return RequestError(f"the architecture of {name} is unknown to the installed transformers", f"{one_line(text, 300)}")
-    if any(isinstance(link, LocalEntryNotFoundError) for link in chain) or "offline" in text or "couldn't connect" in text:
-        return RequestError(f"the model {name} is not on this machine and the Hub cannot be reached", "Check the network, or give a local folder.")
+    if "offline" in text or "couldn't connect" in text:
+        why = network.settle() or "the connection broke"
+        return RequestError(
+            f"the model {name} is not on this machine and the Hub cannot be reached: {why}", "Check the network, or name a local folder."
+        )
     return RequestError(f"the config of {name} cannot be used: {one_line(text, 300)}", "Give a Hub id or a folder with config.json.")
 
 
@@ -149,7 +160,7 @@ def main() -> int:
         request = json.loads(sys.stdin.read())
         print(json.dumps(inventory(request["name"], request.get("revision"))))
     except RequestError as error:
-        print(json.dumps({"error": error.message, "hint": error.hint}))
+        print(json.dumps({"error": error.message, "hint": error.hint, "needs_code": isinstance(error, NeedsCode)}))
         return 2
     return 0
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from tui_ft import demo
 from tui_ft.errors import TuiFtError
+from tui_ft.hub import network, weights
 from tui_ft.recipe.schema import Model
 from tui_ft.text import one_line
 
@@ -52,22 +55,16 @@ def load_model(
     Raises:
         TuiFtError: unknown model, damaged files, needs its own code, not a causal language model.
     """
-    name = folder_or_id(model)
     commit = (consent or {}).get(model.name)
-    trust: dict[str, Any] = {"trust_remote_code": True, "code_revision": commit} if commit else {"trust_remote_code": False}
-    revision = commit or model.revision
+    wanted = {
+        "dtype": DTYPES[precision],
+        "attn_implementation": _supported_attention(attention),
+        "quantization_config": _quantization(quantization, double_quantization, precision),
+        "device_map": {"": str(device())},
+    }
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, **trust)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            name,
-            config=config,
-            revision=revision,
-            dtype=DTYPES[precision],
-            attn_implementation=_supported_attention(attention),
-            quantization_config=_quantization(quantization, double_quantization, precision),
-            device_map={"": str(device())},
-            **trust,
-        )
+        file = weights.gguf_file(model.name)
+        loaded = _from_gguf(file, wanted) if file else _from_folder_or_hub(folder_or_id(model), commit or model.revision, commit, wanted)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -78,6 +75,33 @@ def load_model(
         _keep_trainable_layout(loaded)
     loaded.config.use_cache = False
     return loaded
+
+
+def _from_folder_or_hub(name: str, revision: str | None, commit: str | None, wanted: dict[str, Any]) -> PreTrainedModel:
+    trust: dict[str, Any] = {"trust_remote_code": True, "code_revision": commit} if commit else {"trust_remote_code": False}
+    config = AutoConfig.from_pretrained(name, revision=revision, **trust)
+    return AutoModelForCausalLM.from_pretrained(name, config=config, revision=revision, **wanted, **trust)
+
+
+def _from_gguf(file: Path, wanted: dict[str, Any]) -> PreTrainedModel:
+    """The model of a GGUF file as a usual one: unpacked, then built anew from its weights, since the first cannot be saved, trained or quantized.
+
+    Costs main memory for all weights in the wanted dtype, and about half a minute for a large vocabulary.
+    """
+    config_of_gguf = getattr(transformers, "GgufConfig", None)  # older versions always unpack
+    unpack = {"quantization_config": config_of_gguf(dequantize=True)} if config_of_gguf else {}
+    try:
+        unpacked = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=wanted["dtype"], **unpack)
+    except (ImportError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # its reader meets a foreign file with errors of several libraries
+        raise TuiFtError(f"{one_line(file, 200)} cannot be read as GGUF: {one_line(error, 300)}", "Copy it anew.") from error
+    config = copy.deepcopy(unpacked.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    loaded = type(unpacked).from_pretrained(None, config=config, state_dict=unpacked.state_dict(), **wanted)
+    loaded.config._name_or_path = loaded.name_or_path = str(file)  # what an adapter names as its base
+    return loaded  # type: ignore[no-any-return]
 
 
 def _keep_trainable_layout(model: PreTrainedModel) -> None:
@@ -113,10 +137,9 @@ def _explained(model: Model, error: Exception) -> TuiFtError:
             f"{model.name} brings its own Python code, which is not run unasked",
             "Read that code, then give consent to one commit: `tui-ft run … --trust-remote-code REPO@COMMIT`.",
         )
-    if "gated" in text.lower() or "401" in text or "403" in text:
-        return TuiFtError(f"{model.name} is gated or private", "Accept its licence on its Hub page, then log in with `hf auth login`.")
-    if not Path(model.name).exists() and isinstance(error, OSError):
-        return TuiFtError(
-            f"the model {model.name} was found neither on the Hub nor in the local cache", "Check the name and the network, or name a local folder."
-        )
+    refusal = network.explained(error, model.name)
+    if refusal is not None:
+        return refusal
+    if isinstance(error, ImportError) and "gguf" in text.lower():
+        return TuiFtError("a GGUF file is read by the package gguf, which is not installed", "pip install gguf")
     return TuiFtError(f"the model {model.name} could not be loaded: {one_line(text, 400)}", "The run's log has the whole error.")

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any
 
-from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.errors import NeedsCode, RequestError, TuiFtError
 from tui_ft.text import one_line, visible
 
 
@@ -22,6 +22,7 @@ def ask(module: str, *arguments: str, stdin: str, subject: str, timeout: float, 
 
     Raises:
         RequestError: the child refused; its own message and hint.
+        NeedsCode: it refused to run a model's own code.
         TuiFtError: it failed.
         TimeoutError: it took longer.
     """
@@ -62,6 +63,7 @@ def _answer(subject: str, output: str, complaint: str, code: int) -> dict[str, A
     if code == 0 and isinstance(answer, dict):
         return answer
     if code == RequestError.exit_code and isinstance(answer, dict) and "error" in answer:
-        raise RequestError(visible(answer["error"]), visible(answer.get("hint", "")))
+        kind = NeedsCode if answer.get("needs_code") else RequestError
+        raise kind(visible(answer["error"]), visible(answer.get("hint", "")))
     words = one_line(complaint.strip().rpartition("\n")[2], 200)
     raise TuiFtError(f"looking at {subject} failed (exit code {code}): {words}", "See `tui-ft doctor`.")

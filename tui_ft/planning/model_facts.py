@@ -14,7 +14,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tui_ft import demo, home
-from tui_ft.errors import TuiFtError
+from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.hub import weights
 from tui_ft.planning import child
 from tui_ft.recipe.schema import Model
 from tui_ft.text import one_line
@@ -91,6 +92,7 @@ def facts(model: Model, *, compute: bool = True, timeout: float = TIMEOUT, cance
 
     Raises:
         RequestError: the model is unknown, gated or cannot be built; says what to do.
+        NeedsCode: it cannot be looked at without running its own code.
         TuiFtError: the child failed or took longer than `timeout` seconds.
     """
     known = _cached(model)
@@ -132,11 +134,13 @@ def _parsed(path: Path, modified: int, size: int) -> ModelFacts:
 def _cache_file(model: Model) -> Path | None:
     """Named after the config's content, so that a changed model is never mistaken for the old one; None without a config."""
     source = config_file(model)
-    try:
-        content = source.read_bytes() if source else None
-    except OSError:
+    if source is None:
         return None
-    if content is None:
+    try:
+        state = source.stat()
+        packed = source.suffix.lower() == weights.GGUF  # too large to read: its place, size and time stand for it
+        content = f"{source} {state.st_size} {state.st_mtime_ns}".encode() if packed else source.read_bytes()
+    except OSError:
         return None
     key = hashlib.sha256(b"\0".join([_FORMAT.encode(), _transformers().encode(), content])).hexdigest()[:32]
     return home.cache_folder() / "inventory" / f"{key}.json"
@@ -146,6 +150,11 @@ def config_file(model: Model) -> Path | None:
     """The file that decides the structure of `model`, where it is on this machine already; never asks a network."""
     if model.name == demo.NAME:
         return Path(demo.__file__).with_name("build.py")  # the demo's config is made there
+    try:
+        if (file := weights.gguf_file(model.name)) is not None:
+            return file
+    except RequestError:  # several files: which one is meant is asked elsewhere
+        return None
     if os.path.isdir(model.name):  # noqa: PTH112 - Path.is_dir raises for odd names and closed parents
         return Path(model.name) / "config.json"
     from huggingface_hub import try_to_load_from_cache

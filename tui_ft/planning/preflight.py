@@ -14,6 +14,7 @@ from tui_ft.data import templates
 from tui_ft.data.files import SUFFIXES, suffix
 from tui_ft.errors import ConfigError, RequestError
 from tui_ft.findings import Finding
+from tui_ft.hub import weights
 from tui_ft.planning import model_facts
 from tui_ft.planning.hardware import Hardware, free_disk, read
 from tui_ft.planning.planner import make_plan
@@ -80,6 +81,13 @@ def _model(recipe: Recipe) -> Iterator[Finding]:
         if _offline() and model_facts.config_file(recipe.model) is None:
             yield Finding("error", "model.name", f"{shown} is not cached here, and HF_HUB_OFFLINE forbids fetching it", "Unset HF_HUB_OFFLINE.")
         return
+    try:
+        if weights.gguf_file(name):
+            yield from _gguf()
+            return
+    except RequestError as error:
+        yield Finding("error", "model.name", error.message, error.hint)
+        return
     if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for odd names and closed parents
         yield Finding("error", "model.name", f"there is no model folder {shown}", "Check the path, or give a Hub id.")
         return
@@ -106,6 +114,11 @@ def _model(recipe: Recipe) -> Iterator[Finding]:
     locked = [one_line(name, 100) for name in names if not os.access(folder / name, os.R_OK)]
     if locked:
         yield Finding("error", "model.name", f"{locked[0]} in {shown} cannot be read", "Check its permissions.")
+
+
+def _gguf() -> Iterator[Finding]:
+    if importlib.util.find_spec("gguf") is None:
+        yield Finding("error", "model.name", "a GGUF file is read by the package gguf, which is not installed", "pip install gguf")
 
 
 def _data(recipe: Recipe) -> Iterator[Finding]:
@@ -185,7 +198,7 @@ def _hub(recipe: Recipe) -> Iterator[Finding]:
     from huggingface_hub import get_token
 
     if not get_token():
-        hint = "Log in with `hf auth login`; the run keeps its model in any case."
+        hint = "Log in: F4 at the wizard's Model step, or `hf auth login`; the run keeps its model in any case."
         yield Finding("warning", "output.push_to_hub", "there is no Hub token, so the push at the end would fail", hint)
 
 

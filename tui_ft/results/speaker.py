@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from tui_ft.data import templates
 from tui_ft.data import tokenizer as prepared_tokenizer
+from tui_ft.data.conversations import BadRow
+from tui_ft.data.encoding import Encoder
+from tui_ft.data.rendering import render_errors
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.modeling.load import load_model
-from tui_ft.recipe.schema import PLAIN_TEXT, Model
+from tui_ft.recipe.schema import PLAIN_TEXT, Model, Prompt
 from tui_ft.results.detokenizer import AnswerText, Detokenizer
 from tui_ft.runs.store import Run
 from tui_ft.text import one_line
@@ -79,10 +81,9 @@ class Speaker:
                 ids = ids[:-1]  # some tokenizers end every text with eos: that would end the answer before it begins
             return ids or [self._start_id()]
         try:
-            encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        except TemplateError as error:
+            return Encoder(self.tokenizer, Prompt()).prompt_ids(messages)
+        except (BadRow, *render_errors()) as error:  # type: ignore[misc]
             raise RequestError(f"the chat template refuses this conversation: {one_line(error, 200)}") from error
-        return list(encoded["input_ids"])
 
     def _answer_text(self) -> AnswerText | None:
         """None for plain text, whose spaces all count."""

@@ -121,6 +121,8 @@ TABLE: dict[str, tuple[Key, ...]] = {
         Key("wizard.halve", "less_than_sign", "Halve", "Move the maximum length down to the next power of two.", shown_as="<", show=False),
         Key("wizard.double", "greater_than_sign", "Double", "Move the maximum length up to the next power of two.", shown_as=">", show=False),
         Key("wizard.start", "s", "Start", "Check everything once more, create the run and train."),
+        Key("wizard.hub-search", "f3", "Search", "Find a model or dataset by name: on this machine and on the Hub.", shown_as="F3", priority=True),
+        Key("wizard.hub-login", "f4", "Log in", "Log in to the Hub, or out, for gated and private repositories.", shown_as="F4", priority=True),
         Key("wizard.save-preset", "w", "Save preset", "Keep this recipe under a name."),
         Key("wizard.copy-command", "y", "Copy", "Copy the equivalent command; inside tmux it is written to a file as well.", show=False),
         Key("wizard.leave", "escape,q", "Leave", "Go home; the draft is kept for next time."),
@@ -136,6 +138,20 @@ TABLE: dict[str, tuple[Key, ...]] = {
         Key("lengths.longer", "right", "Longer", "Move the maximum up a little.", show=False, call="screen.longer"),
         Key("lengths.halve", "shift+left", "Halve", "Move the maximum down to the next power of two.", show=False, call="screen.halve"),
         Key("lengths.double", "shift+right", "Double", "Move the maximum up to the next power of two.", show=False, call="screen.double"),
+    ),
+    "search": (
+        Key("search.down", "down", "Down", "To the next hit, while the text is typed.", call="move(1)", priority=True),
+        Key("search.up", "up", "Up", "To the hit before.", call="move(-1)", priority=True),
+        Key("search.take", "enter", "Take", "Take the highlighted hit."),
+        Key("search.leave", "escape", "Leave", "Go back without a choice.", call="dismiss(None)"),
+    ),
+    "login": (
+        Key("login.out", "ctrl+o", "Log out", "Delete the tokens that the Hub's tools keep on this machine.", call="log_out", priority=True),
+        Key("login.leave", "escape", "Leave", "Go back.", call="dismiss"),
+    ),
+    "consent": (
+        Key("consent.yes", "y", "Trust", "Let this very code run in this run.", call="answer(True)"),
+        Key("consent.no", "n,q,escape", "No", "Do not run it, do not start.", call="answer(False)"),
     ),
     "list": (
         Key("list.cursor-down", "j", "Down", "One line down.", show=False),

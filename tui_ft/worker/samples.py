@@ -7,6 +7,11 @@ from typing import Any
 
 import torch
 
+from tui_ft.data.conversations import BadRow
+from tui_ft.data.encoding import Encoder
+from tui_ft.data.rendering import render_errors
+from tui_ft.recipe.schema import Prompt
+
 MAX_NEW_TOKENS = 96
 
 
@@ -18,14 +23,23 @@ def generate_samples(trainer: Any, prompts: list[str]) -> Iterator[tuple[str, st
     was_training, cache = model.training, model.config.use_cache
     model.eval()
     model.config.use_cache = True
+    encoder = Encoder(tokenizer, Prompt())
     try:
         for prompt in prompts:
-            ids = tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-            ).to(model.device)
+            try:
+                asked = torch.tensor([encoder.prompt_ids([{"role": "user", "content": prompt}])], device=model.device)
+            except (BadRow, *render_errors()) as error:  # type: ignore[misc]
+                yield prompt, f"(the template refuses this prompt: {error})"
+                continue
             with torch.no_grad():
-                answer = model.generate(**ids, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id)
-            yield prompt, tokenizer.decode(answer[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+                answer = model.generate(
+                    asked,
+                    attention_mask=torch.ones_like(asked),
+                    max_new_tokens=MAX_NEW_TOKENS,
+                    do_sample=False,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            yield prompt, tokenizer.decode(answer[0, asked.shape[1] :], skip_special_tokens=True)
     finally:
         model.config.use_cache = cache
         model.train(was_training)

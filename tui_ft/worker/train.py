@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from trl import SFTConfig, pack_dataset
 from tui_ft.data import prepare as data
 from tui_ft.data import tokenizer as tokenizers
 from tui_ft.errors import TuiFtError
+from tui_ft.hub.download import download
+from tui_ft.hub.network import go_offline
 from tui_ft.modeling import adapters, load
 from tui_ft.recipe import Plan, Recipe
 from tui_ft.recipe.schema import parse_bytes
@@ -51,6 +52,7 @@ def train(run: Run, plan: Plan, journal: Journal, inbox: Inbox) -> tuple[str, st
     recipe = run.recipe()
     checkpoint = _starting_point(run, plan, journal)
     torch.manual_seed(recipe.train.seed)
+    _download(run, recipe, journal, inbox)
     tokenizer = tokenizers.load(recipe.model, recipe.prompt)
     samples = _prepare(recipe, plan, tokenizer, journal, inbox)
     _same_data(samples, checkpoint)
@@ -106,6 +108,14 @@ def _starting_point(run: Run, plan: Plan, journal: Journal) -> Path | None:
     return checkpoint
 
 
+def _download(run: Run, recipe: Recipe, journal: Journal, inbox: Inbox) -> None:
+    def on_progress(done: int, total: int) -> None:
+        journal.stage("download", done, total)
+        _leave_if_told(inbox)
+
+    download(recipe.model, on_progress, run.record().get("trust_remote_code"))
+
+
 def _prepare(recipe: Recipe, plan: Plan, tokenizer: Any, journal: Journal, inbox: Inbox) -> Samples:
     def on_progress(stage: str, done: int, total: int | None) -> None:
         journal.stage(stage, done, total)
@@ -156,7 +166,7 @@ def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples
         consent=run.record().get("trust_remote_code"),
     )
     model.generation_config.eos_token_id = samples.stop_token_ids  # so that a checkpoint, too, can be talked to
-    _go_offline()
+    go_offline()  # so that an outage of the Hub cannot stop a save
     _leave_if_told(inbox)
     if plan.packing:
         if adapters.is_leaking(model, len(tokenizer)):
@@ -173,14 +183,6 @@ def _limit_memory(recipe: Recipe) -> None:
     if recipe.hardware.memory_limit and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, parse_bytes(recipe.hardware.memory_limit) / total))
-
-
-def _go_offline() -> None:
-    """From here on nothing is fetched, so that an outage of the Hub cannot stop a save."""
-    import huggingface_hub.constants
-
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 
 def _pack(samples: Samples, length: int) -> Samples:

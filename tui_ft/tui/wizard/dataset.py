@@ -25,6 +25,7 @@ _MOST_LANGUAGES = 6
 class DatasetStep(Step):
     TITLE = "Dataset"
     LEAD = "Name the data to learn from; its format is found by looking at it."
+    HUB = "dataset"
     KEYS = (
         "data.source",
         "data.config",

@@ -1,4 +1,4 @@
-"""Step 1: what to start from — a preset, a model of the Hub, one on this machine, or a folder."""
+"""Step 1: what to start from — a preset, a model of the Hub, one on this machine, a folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from tui_ft import units
+from tui_ft import demo, units
+from tui_ft.hub.search import Hit
 from tui_ft.recipe import presets
-from tui_ft.tui import child
+from tui_ft.tui import hub
+from tui_ft.tui.draft import Draft
 from tui_ft.tui.text import MUTED, content, line
+from tui_ft.tui.widgets.model_details import published
 from tui_ft.tui.widgets.options import Options
 from tui_ft.tui.widgets.paths import PathSuggester
+from tui_ft.tui.wizard.backstage import Backstage
 from tui_ft.tui.wizard.step import Step, waiting
 
 if TYPE_CHECKING:
@@ -27,9 +31,16 @@ class ModelStep(Step):
     TITLE = "Model"
     LEAD = "Begin from a preset, or name the model to start from."
     KEYS = ("model",)
+    HUB = "model"
+
+    def __init__(self, draft: Draft, backstage: Backstage) -> None:
+        super().__init__(draft, backstage)
+        self._asked: tuple[str, str | None] | None = None
+        """The model that `_details` are of, or are on their way for."""
+        self._details: Content | None = None
 
     def compose(self) -> ComposeResult:
-        yield self.field("model.name", "a Hub id such as microsoft/phi-2, or a folder", PathSuggester())
+        yield self.field("model.name", "a Hub id such as microsoft/phi-2, a folder or a GGUF file; F3 searches", PathSuggester((".gguf",)))
         yield self.field("model.revision", "the main branch")
         yield Static("", id="model-facts", classes="found", markup=False)
         with Horizontal(classes="lists"):
@@ -38,6 +49,7 @@ class ModelStep(Step):
                 yield Options(id="presets")
             with Vertical(classes="list") as box:
                 box.border_title = "Models on this machine"
+                box.border_subtitle = "F3 searches the Hub"
                 yield Options(id="cached")
 
     def on_mount(self) -> None:
@@ -61,14 +73,13 @@ class ModelStep(Step):
     async def list_cached(self) -> None:
         listed = self.query_one("#cached", Options)
         listed.add_option(Option(Content.styled("looking …", MUTED), disabled=True))
-        answer = await child.ask("tui_ft.tui.cached_models", seconds=60)
+        answer = await hub.cached("model")
         listed.clear_options()
-        rows = [row for row in answer.value or [] if isinstance(row, dict)]
-        listed.add_options(
-            [Option(Content.assemble(line(row["name"], style="bold"), "\n", (units.size(row["bytes"]), MUTED)), row["name"]) for row in rows]
-        )
-        if not rows:
-            reason = answer.error or "None in the Hub's cache yet.\nA Hub id above is downloaded\nwhen the run starts."
+        hits: list[Hit] = answer.value.hits if answer.value else []
+        for hit in hits:
+            listed.add_option(Option(Content.assemble(line(hit.name, style="bold"), (f"  {units.size(hit.cached_bytes)}", MUTED)), hit.name))
+        if not hits:
+            reason = answer.error or "None in the Hub's cache yet.\nF3 searches the Hub; a model is\ndownloaded when the run starts."
             listed.add_option(Option(content(reason, MUTED), disabled=True))
 
     @on(OptionList.OptionHighlighted, "#presets")
@@ -83,16 +94,27 @@ class ModelStep(Step):
     @on(OptionList.OptionSelected, "#cached")
     def _cached(self, event: OptionList.OptionSelected) -> None:
         if event.option_id:
-            self.draft.put("model.name", event.option_id)
-            self.draft.put("model.revision", None)
-            self.wizard.touched = True
-            self.refresh_fields()
-            self.wizard.refresh_soon()
+            self.take(event.option_id)
 
     def show(self) -> None:
+        asked = (str(self.draft.value("model.name")), self.draft.value("model.revision"))
+        if "model.name" in self.draft.problems:
+            self.query_one("#model-facts", Static).update("")
+            return
+        if asked != self._asked and asked[0] != demo.NAME:
+            self._asked, self._details = asked, None
+            self.look(*asked)
         found = self.backstage.facts
-        named = "model.name" not in self.draft.problems
-        self.query_one("#model-facts", Static).update((waiting(found, "the model") or _described(found.value)) if named else Content(""))
+        parts = [waiting(found, "the model") or _described(found.value), self._details or Content("")]
+        self.query_one("#model-facts", Static).update(Content("\n").join([part for part in parts if part]))
+
+    @work(exclusive=True, group="details", exit_on_error=False)
+    async def look(self, name: str, revision: str | None) -> None:
+        """What its publisher says of it; the structure comes from elsewhere, so a failure here is not told twice."""
+        answer = await hub.model_details(name, revision)
+        if answer.value is not None and self.ready and self._asked == (name, revision):
+            self._details = published(answer.value)
+            self.show()
 
 
 def _described(facts: ModelFacts | None) -> Content:

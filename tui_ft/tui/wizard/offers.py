@@ -18,7 +18,7 @@ from textual.worker import Worker
 
 from tui_ft import units
 from tui_ft.text import one_line, visible
-from tui_ft.tui import child
+from tui_ft.tui import hub
 from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.options import Options
 from tui_ft.tui.wizard.backstage import Finding
@@ -58,14 +58,13 @@ class Offers(Vertical):
             listed.add_option(Option(Content.assemble(line(f"./{path}", style="bold"), (f"  {units.size(size)}", MUTED)), f"./{path}"))
         listed.highlighted = 0 if listed.option_count else None
         listed.add_option(Option(Content.styled("looking into the Hub's cache …", MUTED), "looking", disabled=True))
-        answer = await child.ask("tui_ft.tui.cached_models", "dataset", seconds=60)
+        answer = await hub.cached("dataset")
         if not self.is_mounted:
             return
         listed.remove_option("looking")
-        rows = [row for row in answer.value or [] if isinstance(row, dict)]
-        listed.add_options(
-            [Option(Content.assemble(line(row["name"], style="bold"), (f"  {units.size(row['bytes'])}, cached", MUTED)), row["name"]) for row in rows]
-        )
+        for hit in answer.value.hits if answer.value else []:
+            bytes_here = f"  {units.size(hit.cached_bytes)}, cached"
+            listed.add_option(Option(Content.assemble(line(hit.name, style="bold"), (bytes_here, MUTED)), hit.name))
         if listed.highlighted is None and listed.option_count:
             listed.highlighted = 0
         if answer.error or not listed.option_count:

@@ -72,7 +72,8 @@ class ReviewStep(Step):
         box.update(shown)
 
     def complain(self, error: TuiFtError) -> None:
-        """Why the start was refused, where the person is looking."""
+        """Why the start was refused, where the person is looking; a check still on its way would write over it."""
+        self.workers.cancel_group(self, "preflight")
         self._tell(_problems(error))
         self.scroll_home(animate=False)
 

@@ -12,21 +12,18 @@ from textual.content import Content
 from textual.widgets import Button, Static
 
 from tui_ft import home
-from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.errors import NeedsCode, RequestError, TuiFtError
+from tui_ft.hub.code import RemoteCode
 from tui_ft.recipe import Recipe, files
+from tui_ft.tui import hub
 from tui_ft.tui.draft import Draft
 from tui_ft.tui.text import MUTED
-from tui_ft.tui.wizard.lookups import Lookups
+from tui_ft.tui.wizard.hub import WithHub
 from tui_ft.tui.wizard.review import ReviewStep, copied_to, name_problem, save_preset
-from tui_ft.tui.wizard.step import Step
 
 
-class Starting(Lookups):
+class Starting(WithHub):
     """The actions of the review."""
-
-    @property
-    def step(self) -> Step:
-        return self.query_one(Step)
 
     def action_copy_command(self) -> None:
         command = self.draft.command()
@@ -82,8 +79,12 @@ class Starting(Lookups):
             self._start(recipe, True)
 
     @work(exclusive=True, group="start", exit_on_error=False)
-    async def _start(self, recipe: Recipe, force: bool) -> None:
-        """Create the run and open its dashboard; a refusal is shown where the person is looking."""
+    async def _start(self, recipe: Recipe, force: bool, trust: dict[str, str] | None = None) -> None:
+        """Create the run and open its dashboard; a refusal is shown where the person is looking.
+
+        Args:
+            trust: the consent to a model's own code, for this run alone.
+        """
         from tui_ft.start import start_run
 
         button = self.query_one("#next", Button)
@@ -91,13 +92,37 @@ class Starting(Lookups):
         self.query_one("#nav-note", Static).update(Content.styled("starting …", MUTED))
         try:
             data = await asyncio.to_thread(self.backstage.data_as_it_is, recipe)
-            run = await asyncio.to_thread(partial(start_run, recipe, force=force, data=data))
+            run = await asyncio.to_thread(partial(start_run, recipe, force=force, trust=trust, data=data))
+        except NeedsCode as error:
+            button.disabled = False
+            self.show()
+            await self._ask_consent(recipe, force, error)
+            return
         except TuiFtError as error:
             button.disabled = False
             self._refused(error)
             return
         Draft.forget()
         self.tui.open_run(run, instead=True)
+
+    async def _ask_consent(self, recipe: Recipe, force: bool, refusal: NeedsCode) -> None:
+        """Show what code would run, and start with it only if the person says so."""
+        from tui_ft.tui.screens.consent import CodeConsent
+
+        self.query_one("#nav-note", Static).update(Content.styled("looking at the model's own code …", MUTED))
+        answer = await hub.remote_code(recipe.model.name, recipe.model.revision)
+        if answer.error:
+            self._refused(RequestError(f"{refusal.message}. {answer.error}", answer.hint))
+            return
+        code: RemoteCode = answer.value
+
+        def begin(sure: bool | None) -> None:
+            if sure:
+                self._start(recipe, force, {code.repository: code.commit})
+            else:
+                self._refused(refusal)
+
+        self.app.push_screen(CodeConsent(code), begin)
 
     def _refused(self, error: TuiFtError) -> None:
         self.show()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from textual import on
 from textual.containers import VerticalScroll
@@ -37,6 +37,9 @@ class Step(VerticalScroll, can_focus=False):
     """One sentence under the stepper."""
     KEYS: ClassVar[tuple[str, ...]] = ()
     """The recipe's keys that are set here; a section's name stands for all of its keys."""
+
+    HUB: ClassVar[Literal["", "model", "dataset"]] = ""
+    """What F3 searches for here."""
 
     def __init__(self, draft: Draft, backstage: Backstage) -> None:
         super().__init__(id=f"step-{self.TITLE.lower()}", classes="step")
@@ -92,6 +95,18 @@ class Step(VerticalScroll, can_focus=False):
             return
         for field in self.query(Field):
             self.draft.type(field.key, field.text)
+
+    def take(self, name: str) -> None:
+        """Take a repository that was found by a search; what belonged to the one before goes with it."""
+        taken: dict[str, dict[str, Any]] = {
+            "model": {"model.name": name, "model.revision": None},
+            "dataset": {"data.source": name, "data.config": None, "data.columns": {}, "data.format": "auto"},
+        }
+        for key, value in taken[self.HUB].items():
+            self.draft.put(key, value)
+        self.wizard.touched = True
+        self.refresh_fields()
+        self.wizard.refresh_soon()
 
     @on(Field.Edited)
     def _edited(self, event: Field.Edited) -> None:
