@@ -81,7 +81,7 @@ class DatasetStep(Step):
         note = waiting(found, "the data")
         if seen is None:
             return note or Content("")
-        return Content("\n").join([*([note] if note else []), *_described(seen), *filter(None, [again(found)])])
+        return Content("\n").join([*([note] if note else []), *_described(seen), *filter(None, [again(self.backstage)])])
 
     def _first_rows(self) -> list[dict[str, str]]:
         """Also of data whose format is not understood: they are what a person needs to see then."""

@@ -40,7 +40,8 @@ class PromptStep(Step):
 
     def show(self) -> None:
         found = self.backstage.preview
-        told = Content("\n").join([part for part in (waiting(found, "the data") or again(found), *findings_of(found.value, "prompt")) if part])
+        note = waiting(found, "the data") or (again(self.backstage) if found.busy else None)  # a count is told by the lengths' own title
+        told = Content("\n").join([part for part in (note, *findings_of(found.value, "prompt")) if part])
         place = self.query_one("#prompt-found", Static)
         place.update(told)
         place.display = bool(told)

@@ -168,7 +168,7 @@ class WizardScreen(Walking, Beginning, Starting):
         """How far the lookups are; where there is nothing else to show, in the step as well."""
         place = self.query_one("#nav-note", Static)
         place.update(note(self.draft, self.backstage, place.size.width))
-        if self.backstage.preview.busy:
+        if self.backstage.preview.busy or self.backstage.exact.busy:
             for step in self.query(Step):
                 if step.ready:
                     step.show_work()

@@ -173,9 +173,12 @@ def waiting(found: Finding[Any], what: str) -> Content | None:
     return None
 
 
-def again(found: Finding[Any]) -> Content | None:
-    """That a newer value is on its way, while the old one is in sight; None where none is."""
-    return content(f"looking again … {found.work.text()}", MUTED) if found.busy and found.value is not None else None
+def again(backstage: Backstage) -> Content | None:
+    """That a newer preview is on its way while the old one is in sight, or that all rows are being counted, and how far that is; else None."""
+    found, exact = backstage.preview, backstage.exact
+    if found.busy and found.value is not None:
+        return content(f"looking again … {found.work.text()}", MUTED)
+    return content(f"counting all rows … {exact.work.text()} (x stops)", MUTED) if exact.busy else None
 
 
 def findings_of(seen: Preview | None, *sections: str) -> list[Content]:
