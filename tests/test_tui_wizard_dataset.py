@@ -108,7 +108,7 @@ async def test_rows_that_fall_away_are_told_by_reason_and_place_also_at_the_revi
         checks = str(screen.query_one("#review-findings Static", Static).content)
         assert checks.index("✗ stops the start") < checks.index("! warning")  # errors first
         assert "rows.jsonl:5" in checks and "data.max_bad_rows" in checks and "\x1b" not in checks
-        found = len(screen.backstage.all_findings(screen.recipe_now()))
+        found = sum(finding.severity != "ok" for finding in screen.backstage.all_findings(screen.recipe_now()))
         assert found >= 2 and f"Review ({found})" in texts(app)
         assert "2 errors" in str(screen.query_one("#review-findings", Shown).border_title)
 
@@ -133,3 +133,22 @@ def test_files_offered_are_data_files_here_and_one_folder_below(tmp_path: Path) 
         (tmp_path / name).write_text(json.dumps(name), encoding="utf-8")
     assert [str(path) for path, _ in local_files(tmp_path)] == ["a.csv", "b.jsonl", "data/c.parquet"]
     assert local_files(tmp_path / "none") == []
+
+
+async def test_datasets_of_the_hubs_cache_are_offered_beside_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    snapshot = tmp_path / "hub" / "datasets--org--chats" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "train.jsonl").write_text("{}", encoding="utf-8")
+    refs = snapshot.parent.parent / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("a" * 40, encoding="utf-8")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    draft_of(tmp_path)
+    app = TuiFtApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await open_wizard(pilot, app)
+        await pilot.press("f8")
+        await until(pilot, lambda: screen.at == 1 and "org/chats" in texts(app))
+        await pilot.press("tab", "G", "enter")
+        assert screen.draft.value("data.source") == "org/chats"

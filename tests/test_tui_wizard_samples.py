@@ -36,8 +36,8 @@ def test_what_is_learned_and_what_is_special_is_marked_without_colour() -> None:
     )
     rows = ["".join(text for text, _ in row) for row in shown.rows]
     assert rows == ["‹BOS›<s>Hi⏎", "⟦Yes.‹EOS›</s>⟧⏎", ""]
-    roles = {text: classes for row in shown.rows for text, classes in row}
-    assert "learned" in roles["Yes"] and "given" in roles["Hi⏎"] and roles["Yes"][1] != roles["."][1]  # neighbours have different shades
+    roles = {text: role for row in shown.rows for text, role in row}
+    assert (roles["Hi⏎"], roles["Yes"], roles["."]) == ("given-odd", "learned-even", "learned-odd")  # neighbours have different shades
     assert "".join(text for text, _ in lay_out(tokens(("a", False, ""), ("b", False, "")), 60, boundaries=True).rows[0]) == "a·b"
 
 
@@ -136,7 +136,7 @@ async def test_hostile_rows_are_walked_through_and_searched_by_key(tmp_path: Pat
             await pilot.press(key)
             await until(pilot, lambda begins=begins: head(screen).startswith(begins))
             await harmless(app, screen)
-        assert "cut from" in head(screen) and "rows.jsonl:8" in head(screen)
+        assert "512 of 3" in head(screen) and "rows.jsonl:8" in head(screen)
         await pilot.press("home", "slash", *"needle", "enter")
         await until(pilot, lambda: '"needle": 1 of 2' in head(screen))
         await pilot.press("n")
@@ -174,3 +174,31 @@ async def test_escape_sequences_in_tokens_reach_no_terminal(tmp_path: Path) -> N
         view.focus()
         await pilot.press("j", "down", "pagedown", "k", "up", "pageup", "space")
         assert "\x1b" not in texts(app)
+
+
+async def test_learned_tokens_look_different_in_colour_and_without() -> None:
+    app = TuiFtApp()
+    async with app.run_test(size=(40, 10)) as pilot:
+        view = TokenView()
+        await app.screen.mount(view)
+        view.show(tokens(("yes", True, ""), ("no", False, "")))
+        await pilot.pause()
+        looks = {segment.text: segment.style for segment in view.render_line(0)}
+        learned, given = looks["yes"], looks["no"]
+        assert learned and given and learned.color != given.color and learned.bgcolor != given.bgcolor
+        assert learned.underline and not given.underline
+
+
+async def test_a_long_sample_scrolls_and_loses_no_column_at_any_width() -> None:
+    app = TuiFtApp()
+    async with app.run_test(size=(40, 10)) as pilot:
+        view = TokenView()
+        await app.screen.mount(view)
+        text = "".join(f"{number:>4}" for number in range(500))
+        view.show(tokens(*((text[at : at + 3], True, "") for at in range(0, len(text), 3))))
+        for width in (40, 23):
+            await pilot.resize_terminal(width, 10)
+            await until(pilot, lambda: "".join(view.rows_as_text())[1:-1] == text and view.max_scroll_y > 40)
+            assert max(map(len, view.rows_as_text())) <= view.scrollable_content_region.width
+        view.scroll_end(animate=False)
+        await until(pilot, lambda: "499⟧" in texts(app))

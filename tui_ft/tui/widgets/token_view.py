@@ -27,8 +27,8 @@ BADGES = {"bos": "BOS", "eos": "EOS", "end": "END", "pad": "PAD", "special": "SP
 MOST_OF_A_TOKEN = 400
 """Characters shown of one: a word that a vocabulary does not know is one token, whatever its length."""
 
-Piece = tuple[str, tuple[str, ...]]
-"""Text on one line, harmless, and its component classes without their common beginning."""
+Piece = tuple[str, str]
+"""Text on one line, harmless, and its component class without the common beginning."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Page:
     def __post_init__(self) -> None:
         self._room = self.width
 
-    def put(self, text: str, *roles: str) -> None:
+    def put(self, text: str, role: str) -> None:
         """Add a text, on the next row where it does not fit on this one; longer than a row, it is broken anywhere."""
         cells = cell_len(text)
         if cells > self._room and cells <= self.width:
@@ -52,14 +52,14 @@ class Page:
         while cells > self._room:
             fitting = _fitting(text, self._room)
             if fitting:
-                self.rows[-1].append((text[:fitting], roles))
+                self.rows[-1].append((text[:fitting], role))
             elif self._room == self.width:
                 return  # not even one character fits: there is nothing to see at this width
             text = text[fitting:]
             cells = cell_len(text)
             self.end_row()
         if text:
-            self.rows[-1].append((text, roles))
+            self.rows[-1].append((text, role))
             self._room -= cells
 
     def end_row(self) -> None:
@@ -81,12 +81,12 @@ def lay_out(tokens: Sequence[Token], width: int, found: Container[int] = (), bou
             page.put(f"‹{BADGES.get(token.kind, BADGES['special'])}›", "badge")
         if index in found and page.found is None:
             page.found = len(page.rows) - 1
-        roles = ("found",) if index in found else ("learned" if token.learned else "given", "odd" if index % 2 else "even")
+        role = "found" if index in found else f"{'learned' if token.learned else 'given'}-{'odd' if index % 2 else 'even'}"
         first, *following = _shown(token.text).split("\n")
-        page.put(first, *roles)
+        page.put(first, role)
         for part in following:
             page.end_row()
-            page.put(part, *roles)
+            page.put(part, role)
     if inside:
         page.put(CLOSE, "mark")
     return page
@@ -109,18 +109,21 @@ def _fitting(text: str, room: int) -> int:
 
 
 class TokenView(ScrollView, can_focus=True, inherit_bindings=False):
-    """Shows one sample; up and down scroll it, while left and right are free for going from sample to sample."""
+    """Shows one sample; up and down scroll it, while left and right are free for going from sample to sample.
+
+    Its scrollbar is always there: one that comes with the text would hide the last column that the text was laid out for.
+    """
 
     BINDINGS = keys.bindings("reading")  # type: ignore[assignment]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"token-view--{role}" for role in ("given", "learned", "even", "odd", "mark", "badge", "between", "found")
+        f"token-view--{role}" for role in ("given-even", "given-odd", "learned-even", "learned-odd", "mark", "badge", "between", "found")
     }
     DEFAULT_CSS = """
-    TokenView { height: 1fr; scrollbar-size-vertical: 1; overflow-x: hidden; overflow-y: auto; }
-    TokenView > .token-view--given { color: $foreground 65%; }
-    TokenView > .token-view--learned { color: $success; text-style: underline; }
-    TokenView > .token-view--even { background: $foreground 13%; }
-    TokenView > .token-view--odd { background: $foreground 6%; }
+    TokenView { height: 1fr; scrollbar-size-vertical: 1; overflow-x: hidden; overflow-y: scroll; }
+    TokenView > .token-view--given-even { color: $foreground 65%; background: $foreground 13%; }
+    TokenView > .token-view--given-odd { color: $foreground 65%; background: $foreground 6%; }
+    TokenView > .token-view--learned-even { color: $success; background: $foreground 13%; text-style: underline; }
+    TokenView > .token-view--learned-odd { color: $success; background: $foreground 6%; text-style: underline; }
     TokenView > .token-view--mark { color: $success; text-style: bold; }
     TokenView > .token-view--badge { color: $background; background: $accent; text-style: bold; }
     TokenView > .token-view--between { color: $foreground 40%; }
@@ -161,5 +164,5 @@ class TokenView(ScrollView, can_focus=True, inherit_bindings=False):
         row = y + self.scroll_offset.y
         if row >= len(self._page.rows):
             return Strip.blank(self.size.width, self.rich_style)
-        segments = [Segment(text, self.get_component_rich_style(*(f"token-view--{role}" for role in roles))) for text, roles in self._page.rows[row]]
+        segments = [Segment(text, self.get_component_rich_style(f"token-view--{role}")) for text, role in self._page.rows[row]]
         return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)

@@ -227,7 +227,7 @@ class Backstage:
         wrong = {finding.where.partition(".")[0] for finding in self.checked if finding.severity == "error"}
         if self.preview.error and wrong & {"data", "model", "prompt"}:
             data = []  # the same in two wordings helps nobody
-        return sorted(dict.fromkeys([*data, *self.checked]), key=lambda finding: finding.severity != "error")
+        return sorted(dict.fromkeys([*data, *self.checked]), key=lambda finding: ("error", "warning", "ok").index(finding.severity))
 
     def data_findings(self, recipe: Recipe) -> list[findings.Finding]:
         """What there is to know of the data, as far as the preview of this very recipe tells."""

@@ -81,7 +81,7 @@ class DatasetStep(Step):
         note = waiting(found, "the data")
         if seen is None:
             return note or Content("")
-        return Content("\n").join([*([note] if note else []), *_described(seen), *filter(None, [again(found)])])
+        return Content("\n").join([*([note] if note else []), *_described(seen), *filter(None, [again(self.backstage)])])
 
     def _first_rows(self) -> list[dict[str, str]]:
         """Also of data whose format is not understood: they are what a person needs to see then."""
@@ -140,10 +140,11 @@ def known_columns(backstage: Backstage) -> tuple[list[str], list[dict[str, str]]
 def _described(seen: Preview) -> list[Content]:
     among = f"the first {seen.sampled:,} rows" if seen.sampled is not None else f"all {seen.rows:,} rows"
     fit = f"  {100 * seen.format_confidence:.0f} % of the first rows fit" if seen.format_confidence < 1 else "  every one of the first rows fits"
+    out = sum(seen.dropped.values())
     lines = [
         Content.assemble(("✓ ", "$success"), (seen.format, "bold"), (fit, "$text-warning" if seen.format_confidence < 0.9 else "")),
         content(f"  because {seen.format_reason}", MUTED),
-        Content.assemble(f"  {among}: {seen.kept:,} samples kept", _left_out(seen)),
+        Content.assemble(f"  {among}: {seen.kept:,} samples kept", (f", {out:,} left out" if out else "", MUTED)),
     ]
     parts = ", ".join(f"{part}: {column}" for part, column in seen.column_parts.items() if part != column)
     if parts:
@@ -151,12 +152,6 @@ def _described(seen: Preview) -> list[Content]:
     if seen.trees:
         lines += _trees(seen.trees)
     return [*lines, *findings_of(seen, "data")]
-
-
-def _left_out(seen: Preview) -> Content:
-    """How many fell away, and why."""
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in seen.dropped.items() if count)
-    return content(f"  left out: {reasons}", MUTED) if reasons else Content("")
 
 
 def _trees(trees: TreeStatistics) -> list[Content]:
@@ -170,12 +165,12 @@ def _trees(trees: TreeStatistics) -> list[Content]:
 
 
 def _dropped(seen: Preview) -> Content:
-    """What was left out by reason, with the places of the first ones; other languages are told at the step after."""
+    """What was left out by reason, most first, with the places of the first ones; other languages have samples at the step after."""
     parts: list[Content] = []
-    for reason, places in seen.dropped_samples.items():
-        if "language" not in reason:
-            parts.append(Content.assemble((f"{seen.dropped.get(reason, len(places)):,} × ", "bold"), line(reason, style="bold")))
-            parts += [line(f"  {place}", _CELL, MUTED) for place in places]
+    for reason, count in sorted(seen.dropped.items(), key=lambda pair: -pair[1]):
+        if count:
+            parts.append(Content.assemble((f"{count:,} × ", "bold"), line(reason, style="bold")))
+            parts += [line(f"  {place}", _CELL, MUTED) for place in seen.dropped_samples.get(reason, []) if "language" not in reason]
     return Content("\n").join(parts)
 
 

@@ -59,7 +59,7 @@ class LanguageStep(Step):
 
     def _found(self) -> Content:
         found, seen = self.backstage.preview, self.backstage.preview.value
-        told = [waiting(found, "the data"), self._summary(seen) if seen is not None else None, again(found)]
+        told = [waiting(found, "the data"), self._summary(seen) if seen is not None else None, again(self.backstage)]
         return Content("\n").join([part for part in told if part])
 
     def _summary(self, seen: Preview) -> Content:

@@ -26,7 +26,7 @@ class LengthPanel(Horizontal):
 
     DEFAULT_CSS = """
     LengthPanel {
-        height: 1fr; min-height: 11; border: round $border; border-title-color: $text-muted; border-subtitle-color: $text-muted; padding: 0 1;
+        height: 11fr; border: round $border; border-title-color: $text-muted; border-subtitle-color: $text-muted; padding: 0 1;
     }
     LengthPanel:focus-within { border: round $primary; }
     LengthPanel > Static { width: 33; margin-left: 2; }

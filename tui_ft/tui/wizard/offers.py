@@ -68,7 +68,7 @@ class Offers(Vertical):
         if listed.highlighted is None and listed.option_count:
             listed.highlighted = 0
         if answer.error or not listed.option_count:
-            nothing = "No data file here, none in the Hub's cache. A path or a Hub id may be typed above."
+            nothing = "No data file here, none in the Hub's cache. A path may be typed above; F3 searches the Hub."
             listed.add_option(Option(content(answer.error or nothing, MUTED), disabled=True))
 
 

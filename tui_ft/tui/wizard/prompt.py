@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual import on
 from textual.app import ComposeResult
+from textual.containers import Vertical
 from textual.content import Content
 from textual.suggester import SuggestFromList
 from textual.widgets import Static
@@ -30,15 +31,17 @@ class PromptStep(Step):
         yield self.field("prompt.overlong")
         yield self.field("prompt.add_tokens")
         yield Static("", id="prompt-found", classes="found", markup=False)
-        yield Samples(self.backstage)
-        yield LengthPanel()
+        with Vertical(id="prompt-panels"):
+            yield Samples(self.backstage)
+            yield LengthPanel()
 
     def irrelevant(self) -> set[str]:
         return {"prompt.add_tokens"} if self.draft.value("prompt.template") in ("model", "text") else set()
 
     def show(self) -> None:
         found = self.backstage.preview
-        told = Content("\n").join([part for part in (waiting(found, "the data") or again(found), *findings_of(found.value, "prompt")) if part])
+        note = waiting(found, "the data") or (again(self.backstage) if found.busy else None)  # a count is told by the lengths' own title
+        told = Content("\n").join([part for part in (note, *findings_of(found.value, "prompt")) if part])
         place = self.query_one("#prompt-found", Static)
         place.update(told)
         place.display = bool(told)

@@ -17,10 +17,12 @@ from tui_ft import home
 from tui_ft.errors import ConfigError, Problem, TuiFtError
 from tui_ft.recipe import Recipe, files, presets
 from tui_ft.tui.text import MUTED, content, line
-from tui_ft.tui.wizard.step import Shown, Step
+from tui_ft.tui.wizard.step import COLOURS, SIGNS, Shown, Step
 
 if TYPE_CHECKING:
     from tui_ft.findings import Finding
+
+_MEANS = {"error": "stops the start", "warning": "warning", "ok": "to know"}
 
 
 class ReviewStep(Step):
@@ -60,7 +62,8 @@ class ReviewStep(Step):
             return
         if self.ready:
             found = backstage.all_findings(recipe)
-            self._tell(_findings(found), _count(found))
+            waits = "the data is being looked at; " if backstage.preview.busy else ""
+            self._tell(_findings(found), f"{waits}{_count(found)}".removesuffix("; "))
             self.wizard.show_steps()
 
     def _tell(self, shown: Content, count: str = "") -> None:
@@ -108,27 +111,28 @@ def _command(command: str, whole: bool) -> Content:
 
 
 def _count(found: list[Finding]) -> str:
-    """`2 errors, 1 warning`."""
+    """`2 errors, 1 warning`; empty where there are none."""
     counts = [(sum(finding.severity == severity for finding in found), name) for severity, name in (("error", "error"), ("warning", "warning"))]
     return ", ".join(f"{number} {name}{'s' if number > 1 else ''}" for number, name in counts if number)
 
 
 def _findings(found: list[Finding]) -> Content:
-    if not found:
-        return Content.assemble(("✓ ", "$success"), "Nothing speaks against starting.")
-    return Content("\n").join([_row(finding.severity == "error", finding.where, finding.message, finding.hint, finding.places) for finding in found])
+    rows = [_row(finding.severity, finding.where, finding.message, finding.hint, finding.places) for finding in found]
+    if not any(finding.severity in ("error", "warning") for finding in found):
+        rows.insert(0, Content.assemble(("✓ ", "$success"), "Nothing speaks against starting."))
+    return Content("\n").join(rows)
 
 
 def _problems(error: TuiFtError) -> Content:
     if isinstance(error, ConfigError):
-        return Content("\n").join([_row(True, problem.where, problem.message, problem.hint) for problem in error.problems])
-    return _row(True, "", error.message, error.hint)
+        return Content("\n").join([_row("error", problem.where, problem.message, problem.hint) for problem in error.problems])
+    return _row("error", "", error.message, error.hint)
 
 
-def _row(stops: bool, where: str, message: str, hint: str, places: tuple[str, ...] = ()) -> Content:
+def _row(severity: str, where: str, message: str, hint: str, places: tuple[str, ...] = ()) -> Content:
     """A finding with its mark, where it was seen, and what to do."""
-    sign, colour = ("✗ stops the start", "$text-error") if stops else ("! warning", "$text-warning")
+    sign = f"{SIGNS[severity]} {_MEANS[severity]}"
     place = f"{where}: " if where and where != "plan" else ""
     rows = content(f"\n    in {', '.join(places)}", MUTED) if places else Content("")
     remedy = Content.assemble("\n    → ", content(hint, MUTED)) if hint else Content("")
-    return Content.assemble((f"{sign}  ", colour), line(place, style="bold"), content(message), rows, remedy)
+    return Content.assemble((f"{sign}  ", COLOURS[severity]), line(place, style="bold"), content(message), rows, remedy)

@@ -32,7 +32,7 @@ class Samples(Vertical):
     """Reads the shelf of the newest preview; which sample is looked at is kept in the backstage, so that leaving the step keeps it."""
 
     DEFAULT_CSS = """
-    Samples { height: 1fr; min-height: 13; border: round $border; border-title-color: $text-muted; border-subtitle-color: $text-muted; padding: 0 1; }
+    Samples { height: 12fr; border: round $border; border-title-color: $text-muted; border-subtitle-color: $text-muted; padding: 0 1; }
     Samples:focus-within { border: round $primary; }
     Samples > #sample-head { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     Samples > Input { height: 1; background: $panel; display: none; }
@@ -165,15 +165,17 @@ class Samples(Vertical):
 
     def _head(self, number: int, sample: PreviewSample) -> Content:
         learned = sum(token.learned for token in sample.tokens)
-        cut = f" · cut from {sample.length:,}" if sample.length > len(sample.tokens) else ""
+        cut = f" of {sample.length:,}" if sample.length > len(sample.tokens) else ""
         found = ""
         if self.hits is not None:
             place = f"{self.hits.index(number) + 1} of {len(self.hits):,}" if number in self.hits else f"{len(self.hits):,} samples"
             found = f' · "{self.needle}": {place}'
+        first = "the first " if self.seen and self.count < self.seen.kept else ""
         return Content.assemble(
-            (f"sample {number + 1:,} of {self.count:,}", "bold"),
-            (f" · {len(sample.tokens):,} tokens, {learned:,} learned", "" if learned else "$text-error"),
+            (f"sample {number + 1:,} of {first}{self.count:,}", "bold"),
+            f" · {len(sample.tokens):,}",
             (cut, "$text-warning"),
+            (f" tokens, {learned:,} learned", "" if learned else "$text-error"),
             line(found, 60, "$accent"),
             line(f" · {sample.origin}" if sample.origin else "", 60, MUTED),
         )

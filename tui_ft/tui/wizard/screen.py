@@ -161,13 +161,14 @@ class WizardScreen(Walking, Beginning, Starting):
 
     def show_steps(self) -> None:
         states = [step_state(step, self.draft, self.backstage, index in self._seen) for index, step in enumerate(STEPS)]
-        self.query_one(Stepper).show(self.at, states, {len(STEPS) - 1: len(self.backstage.all_findings(self.recipe_now()))})
+        told = sum(finding.severity != "ok" for finding in self.backstage.all_findings(self.recipe_now()))
+        self.query_one(Stepper).show(self.at, states, {len(STEPS) - 1: told})
 
     def show_work(self) -> None:
         """How far the lookups are; where there is nothing else to show, in the step as well."""
         place = self.query_one("#nav-note", Static)
         place.update(note(self.draft, self.backstage, place.size.width))
-        if self.backstage.preview.busy:
+        if self.backstage.preview.busy or self.backstage.exact.busy:
             for step in self.query(Step):
                 if step.ready:
                     step.show_work()

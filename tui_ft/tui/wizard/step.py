@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from tui_ft.data.preview import Preview
     from tui_ft.tui.wizard.screen import WizardScreen
 
-_COLOURS = {"error": "$text-error", "warning": "$text-warning", "ok": ""}
+SIGNS = {"error": "✗", "warning": "!", "ok": "·"}
+COLOURS = {"error": "$text-error", "warning": "$text-warning", "ok": MUTED}
+"""Of a finding's severity: told by the sign as well as by the colour."""
 
 
 class Step(VerticalScroll, can_focus=False):
@@ -171,18 +173,22 @@ def waiting(found: Finding[Any], what: str) -> Content | None:
     return None
 
 
-def again(found: Finding[Any]) -> Content | None:
-    """That a newer value is on its way, while the old one is in sight; None where none is."""
-    return content(f"looking again … {found.work.text()}", MUTED) if found.busy and found.value is not None else None
+def again(backstage: Backstage) -> Content | None:
+    """That a newer preview is on its way while the old one is in sight, or that all rows are being counted, and how far that is; else None."""
+    found, exact = backstage.preview, backstage.exact
+    if found.busy and found.value is not None:
+        return content(f"looking again … {found.work.text()}", MUTED)
+    return content(f"counting all rows … {exact.work.text()} (x stops)", MUTED) if exact.busy else None
 
 
 def findings_of(seen: Preview | None, *sections: str) -> list[Content]:
-    """What the data's checks found that these sections of the recipe can mend, a line each; the remedy and the rows stand at the review too."""
-    found = [finding for finding in seen.findings if finding.where.partition(".")[0] in sections] if seen else []
+    """What the data's checks found wrong that these sections of the recipe can mend; the rows, and what is good to know, stand at the review."""
+    spoken = [finding for finding in seen.findings if finding.severity != "ok"] if seen else []
     return [
         Content.assemble(
-            content(f"✗ {finding.message}" if finding.severity == "error" else f"! {finding.message}", _COLOURS[finding.severity]),
+            content(f"{SIGNS[finding.severity]} {finding.message}", COLOURS[finding.severity]),
             content(f"\n  → {finding.hint}", MUTED) if finding.hint and finding.severity == "error" else "",
         )
-        for finding in found
+        for finding in spoken
+        if finding.where.partition(".")[0] in sections
     ]
