@@ -119,6 +119,23 @@ def test_hostile_text_is_carried_whole_and_shown_harmlessly(tmp_path: Path, mode
         assert all(text == visible(text) and "\n" not in text for pair in row.items() for text in pair)
 
 
+def test_half_a_character_is_a_bad_row(tmp_path: Path, model: Path) -> None:
+    """JSON can write one, and no tokenizer, terminal or file takes it."""
+    rows = [
+        '{"prompt": "a\\ud800", "completion": "b"}',
+        '{"prompt": "a", "completion": "b\\udfff", "lang": "\\ud800"}',
+        *({"prompt": "Q", "completion": "A"},) * 3,
+    ]
+    for columns in ({}, {"language_column": "detect"}):
+        wanted = recipe(model, write_rows(tmp_path / "a.jsonl", rows), data={"max_bad_rows": 0.5, **columns})
+        shown = preview.preview(wanted)
+        assert shown.kept == 3 and shown.dropped == {"half a character (a lone surrogate)": 2}
+        assert json.dumps(shown.model_dump(mode="json")).isascii()
+        assert prepare.prepare(wanted, tokenizer.load(wanted.model, wanted.prompt)).report.bad_rows == 2
+    code, told = child(wanted.model_dump_json(), "--shelf", str(tmp_path / "shelf"))
+    assert code == 0 and told["kept"] == 3
+
+
 def test_a_huge_row_stays_small_in_view(tmp_path: Path, model: Path) -> None:
     rows = [{"prompt": "short", "completion": "word " * 100_000}, *({"prompt": "Q", "completion": "A"} for _ in range(3))]
     shown = preview.preview(recipe(model, write_rows(tmp_path / "a.jsonl", rows), prompt={"max_length": 64}))

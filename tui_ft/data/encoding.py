@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Kind = Literal["", "bos", "eos", "end", "pad", "special"]
+_HALF = re.compile("[\ud800-\udfff]")
 _THINKING = re.compile(r"</?think(ing)?>")  # the model's own words in an answer, which templates look for
 
 
@@ -89,7 +90,7 @@ class Encoder:
 
     def encode(self, conversations: Sequence[Conversation]) -> list[Encoded | BadRow]:
         """One answer for each conversation; a BadRow (not raised) for what cannot be rendered or learned from."""
-        rendered = [self._render(conversation) for conversation in conversations]
+        rendered = [_whole(self._render(conversation)) for conversation in conversations]
         texts = [item.text for item in rendered if isinstance(item, _Rendered) and not item.spelled]
         # Special tokens stand in the text already: the tokenizer must not add its own, or bos would come twice.
         encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False) if texts else [])
@@ -150,6 +151,13 @@ class Encoder:
                 return BadRow("the bos token comes twice")
         names = tuple(dict.fromkeys(item.text[start:stop] for start, stop in item.spelled))
         return Encoded(item.text, ids, learned, names, encoding)
+
+
+def _whole(item: _Rendered | BadRow) -> _Rendered | BadRow:
+    """JSON can write half a character (`\\ud800`), which no tokenizer takes."""
+    if isinstance(item, BadRow) or item.text.isascii() or not _HALF.search(item.text):
+        return item
+    return BadRow("half a character (a lone surrogate)")
 
 
 def _token_range(encoding: Any, text: str, span: Span) -> tuple[int, int]:

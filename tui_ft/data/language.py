@@ -32,7 +32,8 @@ def fold(code: str) -> str:
 
 def detect(text: str) -> Judged:
     """The language of a text by py3langid, offline; `unknown` below a probability of a half. Two to five thousand texts a second."""
-    code, probability = _identifier().classify(text[:CHARACTERS])
+    whole = text[:CHARACTERS].encode("utf-8", "replace").decode()  # half characters, as JSON can write them, are in no language
+    code, probability = _identifier().classify(whole)
     return (fold(code) if probability >= LEAST_PROBABILITY else UNKNOWN), round(float(probability), 3)
 
 
