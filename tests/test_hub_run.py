@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
@@ -61,6 +64,27 @@ def test_a_dataset_of_the_hub_is_previewed_and_later_found_in_the_cache(hub: Loc
     assert tui_ft_json(*preview)["rows"] == 50
     refused = tui_ft("preview", "demo", "--set", "data.source=org/others", code=2).stderr
     assert "org/others is not on this machine" in refused and "the connection was refused" in refused
+
+
+def test_configurations_and_splits_of_a_hub_dataset_are_choices(hub: LocalHub) -> None:
+    card = b"---\nconfigs:\n- config_name: small\n  data_files: small.jsonl\n- config_name: large\n  data_files: large.jsonl\n---\n"
+    row = json.dumps({"prompt": "Why?", "completion": "Because."}).encode() + b"\n"
+    hub.repositories["org/two"] = Repository({"README.md": card, "small.jsonl": row * 3, "large.jsonl": row * 7}, kind="dataset")
+    recipe = {"model": {"name": "builtin:demo"}, "data": {"source": "org/two"}, "prompt": {"template": "model"}}
+
+    def look(**data: str) -> tuple[int, dict[str, Any]]:
+        asked = json.dumps({**recipe, "data": {**recipe["data"], **data}})
+        done = subprocess.run([sys.executable, "-m", "tui_ft.data.preview"], input=asked, capture_output=True, text=True, check=False)
+        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+    code, told = look()
+    assert code == 2 and told["choices"] == {"part": "config", "columns": ["small", "large"]} and "several configurations" in told["error"]
+    code, told = look(config="small", split="dev")
+    assert code == 2 and told["choices"] == {"part": "split", "columns": ["train"]}, told
+    code, told = look(config="large")
+    assert (code, told["rows"]) == (0, 7)
+    refused = tui_ft("preview", "demo", "--set", "data.source=org/two", "--set", "data.config=tiny", code=2).stderr
+    assert "has no configuration tiny" in refused and "small, large" in refused
 
 
 def test_own_code_runs_only_with_consent_to_its_commit(hub: LocalHub) -> None:

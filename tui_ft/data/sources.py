@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -172,8 +173,8 @@ def _hub(data: Data, split: str) -> Source:
         if why or "offline" in str(error).lower() or "connect" in str(error).lower():
             hint = f"The Hub cannot be reached: {why or 'the connection broke'}. Check the network, or name a local file."
         raise RequestError(f"no dataset {one_line(name)!r} on the Hub or in its cache, and no file of that name", hint) from None
-    except (ValueError, KeyError) as error:  # unknown configuration or split; the message lists those there are
-        raise RequestError(f"{one_line(name)}: {one_line(error, 400)}", "Set data.config and data.split to what the dataset offers.") from None
+    except (ValueError, KeyError) as error:  # unknown configuration or split
+        raise _choice(data, split, error) from None
     except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if why:
             message = f"the dataset {one_line(name)} is not on this machine and the Hub cannot be reached: {why}"
@@ -185,6 +186,23 @@ def _hub(data: Data, split: str) -> Source:
             f"{one_line(name)} cannot be loaded: {one_line(error, 300)}", "Check the network and the name; a downloaded file works as well."
         ) from None
     return _of_dataset(loaded, f"{name} [{split}]")
+
+
+def _choice(data: Data, split: str, error: Exception) -> RequestError:
+    """What a Hub dataset offers in place of the configuration or split that was asked for; the library's own words where nobody can tell."""
+    from tui_ft.hub import search
+
+    name, base = one_line(data.source), _parse_split(split)[0]
+    with suppress(RequestError):
+        choices = search.choices(data.source)
+        config = data.config or choices.default
+        if config not in choices.configs:
+            words = f"{name} has no configuration {one_line(data.config)}" if data.config else f"{name} has several configurations"
+            hint = f"Choose one with data.config: {one_line(', '.join(choices.configs), 300)}."
+            return ChoiceError(Problem("data.config", words, hint), "config", choices.configs)
+        if base not in choices.configs[config]:
+            return _no_split(name, base, choices.configs[config], "Its splits")
+    return RequestError(f"{name}: {one_line(error, 400)}", "Set data.config and data.split to what the dataset offers.")
 
 
 def _parse_split(split: str) -> tuple[str, str | None]:
