@@ -207,6 +207,18 @@ def test_what_was_prepared_is_found_again(tmp_path: Path, model: Path, tui_ft_ho
         assert file.stat().st_mode & 0o077 == 0 and not file.name.startswith(".")
 
 
+def test_what_is_damaged_is_prepared_anew(tmp_path: Path, model: Path, tui_ft_home: Path) -> None:
+    wanted = recipe(model, write_rows(tmp_path / "a.jsonl", chats(50)), data={"validation": 0.2})
+    first = run(wanted).fingerprint
+    names = [file.relative_to(tui_ft_home) for file in sorted((tui_ft_home / "cache" / "data").rglob("*")) if file.is_file()]
+    assert len(names) == 7
+    for name in names:
+        for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: path.write_bytes(b"")):
+            damage(tui_ft_home / name)
+            again = run(wanted)
+            assert again.fingerprint == first and len(list(again.train)) == 40, name
+
+
 def test_the_cache_keeps_what_was_used_last(tmp_path: Path, model: Path, tui_ft_home: Path) -> None:
     path = write_rows(tmp_path / "a.jsonl", chats(5))
     folder = tui_ft_home / "cache" / "data"

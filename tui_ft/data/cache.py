@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import time
@@ -16,6 +17,7 @@ from tui_ft.errors import TuiFtError
 
 KEPT = 12
 """So many folders are kept, the newest used; those of the last hour besides, since a run may be about to open one."""
+_SIZES = "sizes.json"
 _HOUR = 3600.0
 _DAY = 24 * _HOUR
 
@@ -25,9 +27,17 @@ def folder() -> Path:
 
 
 def find(key: str) -> Path | None:
-    """The folder of `key`, marked as used now; None where it is not there."""
+    """The folder of `key`, marked as used now; None where it is not there, or no longer whole: then what is left of it is removed."""
     path = folder() / key
     if not path.is_dir():
+        return None
+    try:
+        sizes = json.loads((path / _SIZES).read_bytes())
+        whole = all((path / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        whole = False
+    if not whole:
+        shutil.rmtree(path, ignore_errors=True)
         return None
     with suppress(OSError):  # another user's cache on a shared home may be read only
         os.utime(path)
@@ -45,6 +55,7 @@ def making(key: str) -> Iterator[Path]:
     try:
         home.private_folder(staged)
         yield staged
+        (staged / _SIZES).write_text(json.dumps({file.name: file.stat().st_size for file in staged.iterdir()}), encoding="utf-8")
         for file in staged.iterdir():
             file.chmod(0o600)
             with file.open("rb") as written:
