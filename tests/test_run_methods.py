@@ -262,14 +262,14 @@ def test_a_llama_packs(bench: Bench, llama: Path) -> None:
     plan = events(run, "plan")[-1]
     assert (plan["packing"], plan["micro_batch"]) == (True, 1)
     assert plan["accumulation"] < 8, "a row holds several samples"
-    assert not events(run, "alert")
+    assert not [event for event in events(run, "alert") if event["kind"] != "data"]
 
 
 def test_an_opt_cannot_pack_and_pads(bench: Bench, tmp_path: Path) -> None:
     run = bench.run(tiny_models.opt(tmp_path / "opt"), train={"packing": True})
     assert_learned(run)
     assert events(run, "plan")[-1]["packing"] is False
-    assert [event["kind"] for event in events(run, "alert")] == ["packing"]
+    assert [event["kind"] for event in events(run, "alert") if event["kind"] != "data"] == ["packing"]
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])

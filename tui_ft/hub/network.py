@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 from tui_ft.errors import RequestError
@@ -88,19 +89,21 @@ def unreachable(timeout: float = PROBE_SECONDS) -> str:
 
     In a thread that is left behind when it is late: a dead name server holds a look-up for half a minute, and no timeout reaches in there.
     """
+    from huggingface_hub.utils import get_session
+
+    session = get_session()  # made here: on a busy machine the imports alone can take longer than a network may
     found: list[str] = []
-    thread = threading.Thread(target=lambda: found.append(_probe(timeout)), daemon=True)
+    thread = threading.Thread(target=lambda: found.append(_probe(session, timeout)), daemon=True)
     thread.start()
     thread.join(timeout)
     return found[0] if found else f"{endpoint()} does not answer within {timeout:.0f} seconds"
 
 
-def _probe(timeout: float) -> str:
+def _probe(session: Any, timeout: float) -> str:
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
 
     try:
-        answer = get_session().head(constants.ENDPOINT, timeout=timeout, follow_redirects=False)
+        answer = session.head(constants.ENDPOINT, timeout=timeout, follow_redirects=False)
     except Exception as error:  # a wrong proxy address alone raises kinds of three libraries
         return f"{endpoint()} cannot be reached: {_cause(error)}"
     if answer.status_code == 407:
