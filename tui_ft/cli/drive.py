@@ -19,7 +19,6 @@ from tui_ft.runs.store import Run
 from tui_ft.runs.summary import Summary, summarize
 
 POLL_SECONDS = 0.25
-"""Without a terminal a line is printed this often, so that a log stays readable."""
 EXIT_CODES = {"finished": 0, "failed": 1, "lost": 1, "paused": 3, "stopped": 3}
 STOPPED_NOW = 130
 FORCE_SECONDS = 30.0

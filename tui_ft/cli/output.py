@@ -15,7 +15,7 @@ from tui_ft.runs.summary import Summary
 from tui_ft.text import one_line, visible
 
 LINE_SECONDS = 10.0
-"""Between two lines of progress where they cannot be rewritten."""
+"""Without a terminal a line of progress is printed this often, so that a log stays readable."""
 
 
 def print_json(value: Any) -> None:

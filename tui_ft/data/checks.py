@@ -8,6 +8,7 @@ from typing import Any
 
 from tui_ft.data import conversations, lengths, samples, template_check
 from tui_ft.data import tokenizer as tokenizers
+from tui_ft.data.encoding import DOUBLED_BOS
 from tui_ft.data.facts import Facts
 from tui_ft.data.files import NOT_UTF8
 from tui_ft.errors import Problem
@@ -15,7 +16,6 @@ from tui_ft.findings import Finding
 from tui_ft.recipe.schema import PLAIN_TEXT, Recipe
 from tui_ft.text import one_line
 
-DOUBLED_BOS = "the bos token comes twice"
 _ORDER = ("error", "warning", "ok")
 
 

@@ -21,6 +21,7 @@ from tui_ft.text import one_line
 if TYPE_CHECKING:
     import numpy as np
 
+DOUBLED_BOS = "the bos token comes twice"
 Kind = Literal["", "bos", "eos", "end", "pad", "special"]
 _HALF = re.compile("[\ud800-\udfff]")
 _THINKING = re.compile(r"</?think(ing)?>")  # the model's own words in an answer, which templates look for
@@ -148,7 +149,7 @@ class Encoder:
         if len(ids) and ids[0] == bos:
             learned[0] = False  # nothing stands before it that could predict it
             if len(ids) > 1 and ids[1] == bos:
-                return BadRow("the bos token comes twice")
+                return BadRow(DOUBLED_BOS)
         names = tuple(dict.fromkeys(item.text[start:stop] for start, stop in item.spelled))
         return Encoded(item.text, ids, learned, names, encoding)
 
