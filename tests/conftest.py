@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from local_hub import LocalHub, environment
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -28,3 +30,12 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared test data is not on this machine")
     return SHARED
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """An empty Hub on this machine's loopback, which every child started from here on takes for the real one."""
+    served = LocalHub()
+    environment(monkeypatch, served.address, tmp_path / "hf")
+    yield served
+    served.close()

@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,11 @@ def fetch(name: str = "org/tiny", stop_at: int | None = None, consent: dict[str,
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    served = LocalHub()
-    environment(monkeypatch, served.address, tmp_path / "hf")
+def hub(hub: LocalHub) -> LocalHub:
     weights = random.Random(0).randbytes(3 * MILLION)
     files = {"config.json": b'{"model_type": "llama"}', "tokenizer.json": b"{}", "model.safetensors": weights, "pytorch_model.bin": b"b" * MILLION}
-    served.repositories["org/tiny"] = Repository({**files, "onnx/model.bin": b"o", "README.md": b"# tiny", "own.py": b"1/0"})
-    yield served
-    served.close()
+    hub.repositories["org/tiny"] = Repository({**files, "onnx/model.bin": b"o", "README.md": b"# tiny", "own.py": b"1/0"})
+    return hub
 
 
 def whole(hub: LocalHub, folder: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,6 @@ from textual.widgets import Input, Static
 
 from tui_ft.tui.app import TuiFtApp
 from tui_ft.tui.screens.hub_login import HubLogin
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    served = LocalHub()
-    environment(monkeypatch, served.address, tmp_path / "hf")
-    yield served
-    served.close()
 
 
 def holders(root: Path) -> list[str]:

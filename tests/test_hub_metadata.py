@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,6 @@ def model(*, config: dict[str, object] | None = None, tokenizer: dict[str, objec
     }
     counted = {"parameters": {"BF16": 500, "F32": 10}, "total": 510}
     return Repository(files, about={"safetensors": counted, "cardData": {"license": "apache-2.0"}, "pipeline_tag": "text-generation", **about})
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    served = LocalHub()
-    environment(monkeypatch, served.address, tmp_path / "hf")
-    yield served
-    served.close()
 
 
 def test_a_model_is_told_of_without_its_weights(hub: LocalHub) -> None:

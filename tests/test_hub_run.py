@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_models
-from local_hub import LocalHub, Repository, environment
+from local_hub import LocalHub, Repository
 from runs import tui_ft, tui_ft_json
 
 from tui_ft.runs import store
@@ -31,13 +30,10 @@ class OwnForCausalLM(LlamaForCausalLM):
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    served = LocalHub()
-    environment(monkeypatch, served.address, tmp_path / "hf")
+def hub(hub: LocalHub, tmp_path: Path) -> LocalHub:
     folder = tiny_models.llama(tmp_path / "published")
-    served.repositories["org/tiny"] = Repository({file.name: file.read_bytes() for file in folder.iterdir()})
-    yield served
-    served.close()
+    hub.repositories["org/tiny"] = Repository({file.name: file.read_bytes() for file in folder.iterdir()})
+    return hub
 
 
 def arguments() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,9 @@ def model(config: dict[str, object] | None = None, **about: object) -> Repositor
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    served = LocalHub()
-    environment(monkeypatch, served.address, tmp_path / "hf")
+def hub(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
     monkeypatch.setattr(HubSearch, "PAUSE", 0.01)
-    yield served
-    served.close()
+    return hub
 
 
 def texts(app: TuiFtApp) -> str:
