@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
+from tui_ft import hardware
 from tui_ft.errors import ConfigError
 from tui_ft.findings import Finding
-from tui_ft.planning import doctor, hardware, model_facts, preflight
+from tui_ft.hardware import GpuReading, Hardware
+from tui_ft.planning import doctor, model_facts, preflight
 from tui_ft.planning.data_facts import DataFacts
-from tui_ft.planning.hardware import GpuReading, Hardware
 from tui_ft.recipe import files
 from tui_ft.recipe.schema import Model, Recipe
 

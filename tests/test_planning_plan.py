@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from tui_ft.errors import ConfigError
+from tui_ft.hardware import GpuReading, Hardware
 from tui_ft.planning import memory
-from tui_ft.planning.hardware import GpuReading, Hardware
 from tui_ft.planning.model_facts import ModelFacts
 from tui_ft.planning.planner import make_plan
 from tui_ft.planning.trained import Tensor

@@ -22,8 +22,8 @@ from runs import tui_ft_json, weights
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from tui_ft.hardware import Hardware
 from tui_ft.modeling.load import load_model
-from tui_ft.planning.hardware import Hardware
 from tui_ft.planning.planner import make_plan
 from tui_ft.recipe.files import validate
 from tui_ft.recipe.schema import Model

@@ -14,8 +14,8 @@ import tiny_models
 from data_material import write_rows
 from runs import tui_ft_json
 
+from tui_ft.hardware import Hardware
 from tui_ft.planning import model_facts
-from tui_ft.planning.hardware import Hardware
 from tui_ft.planning.planner import make_plan
 from tui_ft.recipe import presets
 from tui_ft.recipe.schema import Model

@@ -12,7 +12,7 @@ from pilots import until
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, OptionList
 
-from tui_ft.planning.hardware import GpuReading
+from tui_ft.hardware import GpuReading
 from tui_ft.runs.store import Run
 from tui_ft.tui.app import TuiFtApp
 from tui_ft.tui.feed import BATCH, Feed

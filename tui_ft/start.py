@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from tui_ft.errors import ConfigError, Problem, RequestError
 from tui_ft.findings import Finding
+from tui_ft.hardware import Hardware, read
 from tui_ft.planning import data_facts, model_facts, preflight
 from tui_ft.planning.data_facts import DataFacts
-from tui_ft.planning.hardware import Hardware, read
 from tui_ft.planning.model_facts import ModelFacts
 from tui_ft.planning.planner import make_plan
 from tui_ft.recipe import Plan, Recipe

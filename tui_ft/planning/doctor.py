@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from tui_ft import __version__, home, units
 from tui_ft.findings import Finding
-from tui_ft.planning.hardware import Hardware, free_disk, read
+from tui_ft.hardware import Hardware, free_disk, read
 from tui_ft.text import one_line
 
 LITTLE_DISK = 10 * 10**9

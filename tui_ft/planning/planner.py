@@ -6,10 +6,10 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from tui_ft import units
+from tui_ft import hardware, units
 from tui_ft.errors import ConfigError, Problem
-from tui_ft.planning import batch, disk, hardware, memory
-from tui_ft.planning.hardware import GpuReading, Hardware
+from tui_ft.hardware import GpuReading, Hardware
+from tui_ft.planning import batch, disk, memory
 from tui_ft.planning.model_facts import ModelFacts
 from tui_ft.planning.trained import trained_tensors
 from tui_ft.recipe.plan import Gpu, Memory, Plan

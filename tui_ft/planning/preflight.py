@@ -14,9 +14,9 @@ from tui_ft.data import templates
 from tui_ft.data.files import SUFFIXES, suffix
 from tui_ft.errors import ConfigError, RequestError
 from tui_ft.findings import Finding
+from tui_ft.hardware import Hardware, free_disk, read
 from tui_ft.hub import weights
 from tui_ft.planning import model_facts
-from tui_ft.planning.hardware import Hardware, free_disk, read
 from tui_ft.planning.planner import make_plan
 from tui_ft.recipe import files
 from tui_ft.recipe.plan import Plan

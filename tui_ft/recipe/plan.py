@@ -55,7 +55,17 @@ class Plan(BaseModel):
     packing: bool = False
     attention: str = "sdpa"
     activation_checkpointing: bool | int | Literal["offload"] = False
+    length_grouped: bool = Field(False, description="Batches of like lengths, so that less padding is computed.")
+    data_workers: int = Field(0, description="Processes that put batches together ahead of the training; 0: the training does it itself.")
     from_step: int | None = Field(None, description="The checkpoint that a resumed attempt goes back to; None takes the newest whole one.")
+    settings: dict[str, float] = Field(
+        default_factory=dict, description="learning_rate, max_steps: given by a person with the resume that made this attempt."
+    )
+    accepted: list[str] = Field(
+        default_factory=list, description="What has changed since the run began and a person resumes with all the same, by name."
+    )
+    queued: bool = Field(False, description="Wait in the queue until the GPU (without one, the processor) is no other run's.")
+    when_free: int | None = Field(None, description="Bytes that must be free on the GPU before a queued attempt begins; None: what the plan needs.")
     steps: int | None = Field(None, description="Optimizer steps; None until the rows have been counted.")
     tokens_per_step: int | None = None
     seconds: float | None = None

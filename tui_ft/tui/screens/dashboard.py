@@ -18,7 +18,7 @@ from textual.widgets.option_list import Option
 
 from tui_ft import units
 from tui_ft.errors import TuiFtError
-from tui_ft.planning.hardware import GpuReading
+from tui_ft.hardware import GpuReading
 from tui_ft.runs import control
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import CheckpointInfo, Summary
@@ -197,7 +197,7 @@ class DashboardScreen(ControlScreen):
             self.run_worker(self._gpu_in_thread, thread=True, exclusive=True, group="gpu", exit_on_error=False)
 
     def _gpu_in_thread(self) -> None:
-        from tui_ft.planning import hardware
+        from tui_ft import hardware
 
         try:
             chosen = self.run.plan().gpu

@@ -99,7 +99,7 @@ class HomeScreen(TuiScreen):
         return self.query_one("#presets").has_focus or not self.table.rows
 
     def _read_machine(self) -> None:
-        from tui_ft.planning import hardware
+        from tui_ft import hardware
 
         machine = hardware.read()
         gpus = [f"{gpu.name}, {units.size(gpu.free_bytes)} of {units.size(gpu.total_bytes)} free" for gpu in machine.gpus[:2]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 
 from tui_ft import text, units
-from tui_ft.planning.hardware import GpuReading
+from tui_ft.hardware import GpuReading
 from tui_ft.runs.summary import Summary
 from tui_ft.tui.text import line
 from tui_ft.tui.widgets import run_line

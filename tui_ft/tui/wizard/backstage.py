@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tui_ft import findings
     from tui_ft.data.lengths import Entry
     from tui_ft.data.preview import Preview
+    from tui_ft.hardware import Hardware
     from tui_ft.planning.data_facts import DataFacts
-    from tui_ft.planning.hardware import Hardware
     from tui_ft.planning.model_facts import ModelFacts
 
 T = TypeVar("T")
@@ -199,7 +199,8 @@ class Backstage:
 
     def make_plan(self, recipe: Recipe) -> None:
         """A few milliseconds; the machine is read once more at each plan, since others use it too."""
-        from tui_ft.planning import hardware, planner
+        from tui_ft import hardware
+        from tui_ft.planning import planner
 
         self.hardware = hardware.read()
         facts = self.facts.value if self.facts.key == self.facts_key(recipe) else None

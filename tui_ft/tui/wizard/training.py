@@ -13,7 +13,7 @@ from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.wizard.step import Step
 
 if TYPE_CHECKING:
-    from tui_ft.planning.hardware import GpuReading, Hardware
+    from tui_ft.hardware import GpuReading, Hardware
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Length": ("train.epochs", "train.max_steps"),
