@@ -1,0 +1,30 @@
+"""What every fault test shares: its row in the table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from ledger import Row
+
+_outcome = pytest.StashKey[dict[str, pytest.TestReport]]()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    report = yield
+    item.stash.setdefault(_outcome, {})[report.when] = report
+    return report
+
+
+@pytest.fixture
+def row(request: pytest.FixtureRequest) -> Iterator[Row]:
+    """The test fills it in; whether it passed, and how long it took, is added here."""
+    found, started = Row(), time.monotonic()
+    yield found
+    report = request.node.stash.get(_outcome, {}).get("call")
+    found.passed = bool(report and report.passed)
+    found.skipped = bool(report and report.skipped)
+    found.seconds = round(time.monotonic() - started, 1)
+    found.write()
