@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from ledger import Row
+from ledger import FULL, Row
 
 _outcome = pytest.StashKey[dict[str, pytest.TestReport]]()
 
@@ -28,3 +28,6 @@ def row(request: pytest.FixtureRequest) -> Iterator[Row]:
     found.skipped = bool(report and report.skipped)
     found.seconds = round(time.monotonic() - started, 1)
     found.write()
+
+
+collect_ignore = [] if FULL else ["test_faults_stops.py"]  # tests/test_resume_exact.py stops at two steps in every run of the tests
