@@ -52,15 +52,16 @@ def expected_weights(base: float, max_steps: int, changes: list[tuple[int, dict[
         base: the learning rate to begin with.
         changes: (step, settings) in the order in which they took effect; each holds for the steps after its own.
     """
-    weights, peak, last = [1.0] * SIZE, base, max_steps
+    weights, rate, last = [1.0] * SIZE, base, max_steps
     for step in range(1, max_steps + 1):
         for at, settings in changes:
             if at == step - 1:
-                peak = float(settings.get("learning_rate", peak))
+                peak = float(settings.get("learning_rate", base))
+                rate, base = (rate * peak / base, peak) if peak != base else (rate, base)  # rounded as the conductor does it
                 last = int(settings.get("max_steps", last))
         if step > last:
             break
-        weights = next_weights(weights, step, peak)
+        weights = next_weights(weights, step, rate)
     return weights
 
 
