@@ -10,6 +10,7 @@ from types import FrameType
 
 from tui_ft import units
 from tui_ft.cli import output
+from tui_ft.cli.control import parse_settings
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.findings import Finding
 from tui_ft.recipe import presets
@@ -49,7 +50,12 @@ def resume(arguments: argparse.Namespace) -> int:
     if not arguments.run:
         raise RequestError("name the run to resume", "`tui-ft resume latest`, or `tui-ft resume --all-lost`.")
     chosen = store.find(arguments.run)
-    command = control.resume(chosen, arguments.from_step)
+    settings = parse_settings(arguments.set)
+    before = summarize(chosen).total_steps
+    accept = [key for keys in arguments.accept for key in keys.split(",") if key]
+    command = control.resume(chosen, arguments.from_step, settings=settings, accept=accept)
+    if before is not None and settings.get("max_steps", 0) > before:
+        output.note(f"{settings['max_steps']} steps in place of {before}: the schedule is laid out anew for them")
     if command:
         answer = control.wait(chosen, command)
         if answer.phase == "rejected":
@@ -58,15 +64,23 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def _resume_lost(arguments: argparse.Namespace) -> int:
+    if arguments.set or arguments.accept or arguments.from_step is not None:
+        raise RequestError("--set, --accept and --from are for one run", "Name it: `tui-ft resume RUN …`.")
     lost = [candidate for candidate in store.all_runs() if summarize(candidate).state == "lost"]
+    resumed = []
     for candidate in lost:
-        control.resume(candidate)
+        try:
+            control.resume(candidate)
+        except TuiFtError as error:  # one that has to be asked about keeps no other from going on
+            output.note("\n".join(error.lines()))
+            continue
         output.note(f"resumed {candidate.id}")
+        resumed.append(candidate)
     if arguments.json:
-        output.print_json([{"run": candidate.id, "dir": str(candidate.path)} for candidate in lost])
+        output.print_json([{"run": candidate.id, "dir": str(candidate.path)} for candidate in resumed])
     elif not lost:
         output.say("No run is lost.")
-    return 0
+    return 0 if len(resumed) == len(lost) else 1
 
 
 def _warn(finding: Finding) -> None:

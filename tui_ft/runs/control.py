@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
+import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.recipe import Plan
-from tui_ft.runs import launch
+from tui_ft.runs import fingerprint, launch
+from tui_ft.runs.checkpoints import CheckpointInfo
 from tui_ft.runs.commands import Command, Name, send
 from tui_ft.runs.events import EventReader
+from tui_ft.runs.manifest import Manifest, read_manifest
 from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import Summary, summarize
@@ -53,39 +58,73 @@ def change(run: Run, **settings: Any) -> str:
     Raises:
         RequestError: another setting, or a value that makes no sense.
     """
+    _check_settings(settings)
+    return _ask(run, "set", settings, allowed=ALIVE)
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
     for key, value in settings.items():
         if key not in ("learning_rate", "max_steps"):
-            raise RequestError(f"{key} cannot be changed while a run trains", "learning_rate and max_steps can; the rest needs a new run.")
+            raise RequestError(f"{key} cannot be changed once a run has begun", "learning_rate and max_steps can; the rest needs a new run.")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12 or (key == "max_steps" and value != int(value)):
             raise RequestError(f"{key} must be a positive number, not {value!r}")
         if key == "learning_rate" and value >= 10:
             raise RequestError(f"learning_rate {value} is not below 10")
-    return _ask(run, "set", settings, allowed=ALIVE)
 
 
-def resume(run: Run, from_step: int | None = None, plan: Plan | None = None) -> str | None:
+def resume(
+    run: Run, from_step: int | None = None, plan: Plan | None = None, *, settings: dict[str, Any] | None = None, accept: Iterable[str] = ()
+) -> str | None:
     """Go on: a run that waits with its memory kept gets a command (its id is given), any other a new attempt.
 
     Args:
         from_step: a checkpoint to go back to; by default the newest that is whole.
         plan: for the new attempt; by default the last one's.
+        settings: a learning_rate from there on, or max_steps: more of them than before lay the schedule out anew, and extend a finished run.
+        accept: what may be another than it was when the checkpoint was written, by key, or `all`.
 
     Raises:
-        RequestError: it is running or finished, or there is no such checkpoint.
+        Changed: something is another, and not accepted.
+        RequestError: it is running, or finished and not extended; there is no such checkpoint; or the settings make no sense.
     """
+    settings = settings or {}
+    _check_settings(settings)
     summary = _settled(run)
     owner = run.owner()
     if summary.state == "paused" and owner and owner[0].is_alive():
+        if settings or from_step is not None:
+            raise RequestError(f"{run.id} waits with its memory kept", f"`tui-ft set {run.id} …` changes it there; or `tui-ft stop {run.id}` first.")
         return _ask(run, "resume", {}, allowed={"paused"})
-    if summary.state not in RESUMABLE:
+    extends = summary.state == "finished" and "max_steps" in settings
+    if summary.state not in RESUMABLE and not extends:
         _refuse(run, summary, "resumed")
-    if from_step is not None and from_step not in {checkpoint.step for checkpoint in summary.checkpoints}:
-        there = ", ".join(str(checkpoint.step) for checkpoint in summary.checkpoints) or "none"
-        raise RequestError(f"{run.id} has no checkpoint at step {from_step}", f"There are: {there}.")
-    next_plan = (plan or run.plan()).model_copy(update={"from_step": from_step})
+    begin = _checkpoint(run, summary, from_step)
+    if extends and begin is None:
+        raise RequestError(f"{run.id} has no whole checkpoint to go on from", "`tui-ft run` starts a new run.")
+    done = begin.step if begin else 0
+    if settings.get("max_steps", done + 1) <= done:
+        raise RequestError(f"step {done} is done already: max_steps must be more", f"`tui-ft checkpoints {run.id}` lists where else it could go on.")
+    new = {"from_step": from_step, "settings": settings, "settings_id": uuid.uuid4().hex if settings else "", "accepted": sorted(set(accept))}
+    next_plan = (plan or run.plan()).model_copy(update=new)
+    manifest = read_manifest(Path(begin.path)) if begin else ""
+    if isinstance(manifest, Manifest):
+        fingerprint.require_same(run, fingerprint.differences(manifest, run.recipe(), next_plan), next_plan.accepted)
     run.write_plan(run.attempt() + 1, next_plan)
     launch.start(run)
     return None
+
+
+def _checkpoint(run: Run, summary: Summary, step: int | None) -> CheckpointInfo | None:
+    """The checkpoint at a step, or the newest one, of those against which nothing speaks; the worker reads all of it."""
+    whole = [checkpoint for checkpoint in summary.checkpoints if not checkpoint.damage]
+    if step is None:
+        return whole[-1] if whole else None
+    for checkpoint in summary.checkpoints:
+        if checkpoint.step == step and checkpoint.damage:
+            raise RequestError(f"checkpoint {step} of {run.id} cannot be used: {checkpoint.damage}", "Take another one.")
+        if checkpoint.step == step:
+            return checkpoint
+    raise RequestError(f"{run.id} has no checkpoint at step {step}", f"There are: {', '.join(str(one.step) for one in whole) or 'none'}.")
 
 
 def _settled(run: Run) -> Summary:
@@ -114,7 +153,7 @@ def _has_worker(run: Run) -> bool:
 
 def _refuse(run: Run, summary: Summary, done: str) -> None:
     hints = {
-        "finished": f"`tui-ft chat {run.id}` talks to its model; `tui-ft run` starts a new run.",
+        "finished": f"`tui-ft chat {run.id}` talks to its model; `tui-ft resume {run.id} --set max_steps=N` trains it further.",
         "running": f"`tui-ft attach {run.id}` looks at it.",
         "starting": f"`tui-ft attach {run.id}` looks at it.",
     }

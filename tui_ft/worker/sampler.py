@@ -11,6 +11,9 @@ from torch.utils.data import Sampler
 POOL = 50
 """Batches that are sorted by length together: enough for little padding, few enough that long rows do not all meet at once."""
 
+FAR = 0x9E3779B97F4A7C15
+"""Between the seeds of two epochs, so that seed 1's second epoch is not seed 2's first."""
+
 
 class Order(Sampler[int]):
     """Every row once an epoch: shuffled, or in batches of like lengths, these in random order.
@@ -39,14 +42,15 @@ class Order(Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed((self.seed + self.epoch * 0x9E3779B97F4A7C15) % 2**63)  # far apart: seed 1's second is not seed 2's first
+        seed = (self.seed + self.epoch * FAR) % 2**63
+        generator = torch.Generator().manual_seed(seed)
         shuffled = torch.randperm(self.rows, generator=generator)
         if self.lengths is not None:
             shuffled = self._grouped(shuffled, self.lengths, generator)
         yield from shuffled.tolist()
 
     def _grouped(self, shuffled: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Sort within pools, cut into batches, shuffle these; the batch with the longest row comes first, so that memory runs out at once or never."""
+        """Sort within pools, cut into batches, shuffle these; the longest row's batch comes first, so that memory runs out at once or never."""
         pools = shuffled.split(self.batch * POOL)
         batches = [batch for pool in pools for batch in pool[lengths[pool].argsort(descending=True, stable=True)].split(self.batch)]
         last = batches.pop() if len(batches[-1]) < self.batch else None  # the training loop wants the short one at the end
@@ -62,5 +66,5 @@ def lengths_of(dataset: Any) -> torch.Tensor:
     """Tokens of each row of a `datasets.Dataset` with the column `input_ids`, shape (rows,); reads no token."""
     import pyarrow.compute
 
-    column = dataset.with_format("arrow")[:]["input_ids"]
+    column = dataset.data.column("input_ids")
     return torch.from_numpy(pyarrow.compute.list_value_length(column).to_numpy().astype("int64"))
