@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import standin_training
+
 from tui_ft.recipe import Plan
 from tui_ft.recipe.files import validate
 from tui_ft.runs import checkpoints, store
