@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ledger import SEED, Row, scaled
+from ledger import FULL, SEED, Row, scaled
 
 from tui_ft.recipe import Plan
 from tui_ft.recipe.files import validate
@@ -35,17 +35,39 @@ PARTS = 4
 @pytest.mark.parametrize("scenario", ["settings", "pauses"])
 def test_worker_killed_between_any_two_file_operations(tui_ft_home: Path, scenario: str, part: int, row: Row) -> None:
     row.promise, row.fault = "no acknowledged command lost or doubled", f"worker killed before and after each file operation: {scenario}"
-    every = scaled(PARTS, 23 * PARTS)
-    offset = part if every == PARTS else 23 * part
+    row.cases = every_instant("kill", scenario, part, tui_ft_home)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("scenario", ["settings", "pauses"])
+def test_disk_full_between_any_two_file_operations(small_disk: Path, scenario: str, part: int, row: Row) -> None:
+    row.promise, row.fault = "a full disk loses nothing valid", f"disk full from each file operation on, freed later: {scenario}"
+    row.cases = every_instant("full", scenario, part, small_disk)
+
+
+def every_instant(fault: str, scenario: str, part: int, home: Path) -> int:
+    """Make the fault at each of this part's instants; how many there were."""
+    every, offset = (PARTS, part) if FULL else (23 * PARTS, 23 * part)
     done = subprocess.run(
-        [sys.executable, str(STANDIN / "every_instant.py"), scenario, str(every), str(offset)],
-        env={**os.environ, "TUI_FT_HOME": str(tui_ft_home)}, capture_output=True, encoding="utf-8", check=False,
+        [sys.executable, str(STANDIN / "every_instant.py"), fault, scenario, str(every), str(offset)],
+        env={**os.environ, "TUI_FT_HOME": str(home)}, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    row.cases = told["cases"]
     assert told["operations"] > 300 and told["cases"] > 0
     assert not told["failures"], "\n".join(told["failures"])
+    return told["cases"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=False)
 
 
 class Standin:
