@@ -107,7 +107,7 @@ def test_a_read_only_run_directory(begin: Callable[..., Run], tmp_path: Path, mo
         # A mount cannot become read-only while a file is open for writing: a second, read-only mount is put over it instead.
         subprocess.run(["mount", "--bind", str(place), str(place)], check=True)
         subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
-        refused = tui_ft("pause", run.id, code=2)
+        refused = tui_ft("pause", run.id, code=1)
         assert "Traceback" not in refused.stderr and "Read-only" in refused.stderr
         assert tui_ft_json("runs")[0]["run"] == run.id
         time.sleep(3)
