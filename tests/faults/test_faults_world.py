@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from ledger import Row
-from runs import tui_ft, tui_ft_json
+from runs import republish, tui_ft, tui_ft_json
 
 from tui_ft.recipe import Plan
 from tui_ft.recipe.files import validate
@@ -142,11 +142,8 @@ def test_another_version_between_pause_and_resume(begin: Callable[..., Run], row
     assert tui_ft_json("pause", run.id, "--free-gpu")["phase"] == "effected"
     _wait(lambda: summarize(run).state == "paused")
     for step in checkpoints.steps(run):
-        manifest = checkpoints.folder(run, step) / checkpoints.MANIFEST
-        body = json.loads(manifest.read_text())
-        body["versions"] = {**body["versions"], "peft": "0.1.0"}
-        body["self"] = checkpoints._self_hash({key: value for key, value in body.items() if key != "self"})
-        manifest.write_text(json.dumps(body))
+        versions = json.loads((checkpoints.folder(run, step) / checkpoints.MANIFEST).read_text())["versions"]
+        republish(run, step, lambda _: None, versions={**versions, "peft": "0.1.0"})
     refused = tui_ft("resume", run.id, "--detach", code=2)
     assert "peft" in refused.stderr and "0.1.0" in refused.stderr and "--accept" in refused.stderr
     assert summarize(run).state == "paused" and run.attempt() == 1, "nothing was written"
