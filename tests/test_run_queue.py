@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -67,7 +68,7 @@ def test_first_come_first_served_and_never_two_at_once_over_kills(waiters: Waite
     expected = [run.id for run in runs if run not in in_waiting]
     assert waiters.began() == expected
     begins, ends = ({item["run"]: item["t"] for item in waiters.told() if item["what"] == what} for what in ("begin", "end"))
-    for before, after in zip(expected, expected[1:], strict=False):
+    for before, after in itertools.pairwise(expected):
         assert begins[after] >= killed.get(before, 0) and begins[after] >= ends.get(before, killed.get(before)), (before, after)
     assert queue.listing() == []
 
@@ -79,7 +80,7 @@ def test_a_queued_run_waits_for_the_others_and_those_see_it(waiters: Waiters, ca
     assert place(first) == ("queued", f"waiting for the CPU: {plain[1].id} holds it")
     assert place(second) == ("queued", "2nd in the queue")
     assert cli(capsys, "queue", "move", third.id, "1") == f"{third.id} is now 1st in the queue.\n"
-    until(lambda: place(second)[1] == "3rd in the queue")
+    until(lambda: [summarize(run).queue_position for run in (third, first, second)] == [1, 2, 3])
     listed = json.loads(cli(capsys, "queue", "--json"))
     assert [(entry["position"], entry["run"], entry["device"]) for entry in listed] == [
         (1, third.id, "cpu"), (2, first.id, "cpu"), (3, second.id, "cpu"),
@@ -148,7 +149,7 @@ def test_a_run_for_another_card_does_not_stand_in_the_way(waiters: Waiters) -> N
     assert summarize(other).queue_position == 1
     os.kill(other.owner()[0].pid, signal.SIGTERM)
     assert until_state(other, "stopped").reason == "asked to end while it waited"
-    assert control.was_lost(other), "the system ended it, as before a reboot: --all-lost goes on with it"
+    assert control.lost_runs() == [other], "the system ended it, as before a reboot: --all-lost goes on with it"
 
 
 def test_a_plain_run_is_refused_a_gpu_in_use(tui_ft_home: Path, waiters: Waiters) -> None:

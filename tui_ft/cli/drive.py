@@ -72,9 +72,7 @@ def _resume_lost(arguments: argparse.Namespace) -> int:
     """Every run that nobody stopped. One that cannot go on is told, and does not keep the others."""
     when_free = wanted_bytes(arguments)
     told: list[dict[str, str]] = []
-    for candidate in store.all_runs():
-        if not control.was_lost(candidate):
-            continue
+    for candidate in control.lost_runs():
         told.append({"run": candidate.id, "dir": str(candidate.path)})
         try:
             control.resume(candidate, queued=arguments.queue, when_free=when_free)

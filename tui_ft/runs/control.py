@@ -11,7 +11,7 @@ from typing import Any
 
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.recipe import Plan
-from tui_ft.runs import heartbeat, launch, queue
+from tui_ft.runs import heartbeat, launch, queue, store
 from tui_ft.runs.commands import Command, Name, send
 from tui_ft.runs.events import EventReader
 from tui_ft.runs.progress import Progress
@@ -121,8 +121,16 @@ def resume(
     return None
 
 
-def was_lost(run: Run) -> bool:
-    """Whether nobody meant a run to end: its processes are gone, or the system ended them, as it does before a reboot."""
+def lost_runs() -> list[Run]:
+    """Those that nobody meant to end: their processes are gone, or the system ended them, as it does before a reboot.
+
+    In the order in which they are to go on: first those that did not queue, each the older first.
+    """
+    lost = [run for run in reversed(store.all_runs()) if _was_lost(run)]
+    return sorted(lost, key=lambda run: bool(store.read_json(run.path / "plan" / f"{run.attempt()}.json").get("queued")))
+
+
+def _was_lost(run: Run) -> bool:
     state = summarize(run).state
     return state == "lost" or (state == "stopped" and run.exit_record(run.attempt()).get("cause") == "system")
 
