@@ -6,13 +6,16 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: demo test check bench-data clean
+.PHONY: demo test test-faults check bench-data clean
 
 demo: $(READY)  ## the wizard on the demo preset; without a terminal the demo run to its end
 	$(BIN)/tui-ft demo
 
 test: $(READY)  ## every test
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -q
+
+test-faults: $(READY)  ## every fault against every promise, into docs/reliability.md; at most an hour
+	$(BIN)/python scripts/test_faults.py
 
 check: $(READY)  ## style, types, and the walls between rooms
 	$(BIN)/ruff check

@@ -6,8 +6,6 @@ The worker's own entry point runs in this process: its imports cost eight second
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 import tiny_models
 import torch
 from data_material import chats, write_rows
+from in_process import own_process
 from peft import AutoPeftModelForCausalLM, PeftModel
 from runs import tui_ft_json, weights
 from safetensors import safe_open
@@ -44,24 +43,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A worker changes the process that it has to itself; all of it is taken back."""
-    import huggingface_hub.constants
-
-    environment, mask = dict(os.environ), os.umask(0o077)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for name in ("argv", "stdout", "stderr"):
-        monkeypatch.setattr(sys, name, getattr(sys, name))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    yield
-    torch.set_num_threads(threads)
-    os.umask(mask)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    os.environ.clear()
-    os.environ.update(environment)
+def in_process() -> Iterator[None]:
+    with own_process():
+        yield
 
 
 class Bench:

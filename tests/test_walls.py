@@ -44,6 +44,10 @@ def test_the_supervisor_is_small():
     assert not loaded_after("import tui_ft.runs.supervisor") & {*HEAVY, "textual", "jinja2", "huggingface_hub", "numpy"}
 
 
+def test_the_rules_of_a_run_need_no_torch():
+    assert not loaded_after("import tui_ft.worker.conductor, tui_ft.worker.__main__") & {*HEAVY, "textual", "jinja2"}
+
+
 def test_a_first_frame_loads_no_torch(tmp_path):
     """The app itself, up to its first frame and a look at every wizard step's module."""
     code = """

@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerControl, TrainerState
-
 from tui_ft.errors import TuiFtError
 from tui_ft.recipe import Recipe
 from tui_ft.runs import checkpoints
@@ -18,9 +16,10 @@ from tui_ft.runs.store import Run
 from tui_ft.text import one_line
 from tui_ft.worker.inbox import Inbox, StopNow, effected_settings
 from tui_ft.worker.journal import Journal
-from tui_ft.worker.samples import generate_samples
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # no torch in here: the rules of a run can be driven, and tried, by a process that starts at once
+    from transformers import TrainerControl, TrainerState
+
     from tui_ft.worker.trainer import Trainer
 
 PAUSE_POLL_SECONDS = 0.2
@@ -109,11 +108,18 @@ class Conductor:
         best_before = min(self._evals.values(), default=math.inf)
         self._evals[step] = loss
         self.journal.tell("eval", step=step, loss=loss, accuracy=accuracy)
-        for prompt, text in generate_samples(self.trainer, self.recipe.evaluate.samples):
-            self.journal.tell("sample", step=step, prompt=prompt, text=text)
+        self._tell_samples(step)
         if loss < best_before:
             control.should_save = True  # the best weights must be there to go back to
         self._stop_early(control)
+
+    def _tell_samples(self, step: int) -> None:
+        if not self.recipe.evaluate.samples:
+            return
+        from tui_ft.worker.samples import generate_samples  # loads torch
+
+        for prompt, text in generate_samples(self.trainer, self.recipe.evaluate.samples):
+            self.journal.tell("sample", step=step, prompt=prompt, text=text)
 
     def saved(self, step: int, path: Path, seconds: float) -> None:
         checkpoints.rotate(self.run, self.recipe.checkpoints.keep, self.best_step())

@@ -24,6 +24,7 @@ from tui_ft.worker.conductor import Conductor
 from tui_ft.worker.finish import finish
 from tui_ft.worker.inbox import Inbox, StopNow
 from tui_ft.worker.journal import Journal
+from tui_ft.worker.starting import starting_point
 from tui_ft.worker.trainer import Trainer
 
 
@@ -50,7 +51,7 @@ def train(run: Run, plan: Plan, journal: Journal, inbox: Inbox) -> tuple[str, st
         TuiFtError: whatever a person can mend.
     """
     recipe = run.recipe()
-    checkpoint = _starting_point(run, plan, journal)
+    checkpoint = starting_point(run, plan, journal)
     torch.manual_seed(recipe.train.seed)
     _download(run, recipe, journal, inbox)
     tokenizer = tokenizers.load(recipe.model, recipe.prompt)
@@ -84,28 +85,6 @@ def train(run: Run, plan: Plan, journal: Journal, inbox: Inbox) -> tuple[str, st
 
 def _done(trainer: Trainer) -> str:
     return f"all {trainer.state.global_step} steps are done"
-
-
-def _starting_point(run: Run, plan: Plan, journal: Journal) -> Path | None:
-    """The checkpoint this attempt goes on from; None starts at step 0.
-
-    Raises:
-        TuiFtError: the checkpoint that was asked for is damaged.
-    """
-    checkpoint, notes = checkpoints.newest_valid(run, plan.from_step)
-    if checkpoint is None and plan.from_step is not None:
-        raise TuiFtError(
-            notes[0] if notes else f"there is no checkpoint {plan.from_step}", "`tui-ft resume` without --from takes the newest whole one."
-        )
-    step = int(read_json(checkpoint / checkpoints.MANIFEST)["step"]) if checkpoint else 0
-    for later in checkpoints.steps(run):
-        if later > step:  # of the past that this attempt supersedes: a later resume must not fall back into it
-            checkpoints.set_aside(run, later)
-            notes.append(f"checkpoint {later} is set aside: the run goes on from step {step}")
-    journal.begin(step, run.record().get("versions", {}))
-    for note in notes:
-        journal.alert("checkpoint", "warning", note, "It is kept in ckpt/quarantine.")
-    return checkpoint
 
 
 def _download(run: Run, recipe: Recipe, journal: Journal, inbox: Inbox) -> None:

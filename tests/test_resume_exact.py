@@ -1,0 +1,30 @@
+"""A stop leaves no trace: whatever is trained and however its rows are put in order, the final weights are the same bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_models
+from in_process import FEATURES, small_recipe, state_of, train_in_process
+from runs import weights
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.llama(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_stop_leaves_no_trace(llama: Path, tmp_path: Path, feature: str) -> None:
+    """Stopped twice: in the first epoch and in the second, where a library's sampler would go on elsewhere."""
+    sections = dict(FEATURES[feature])
+    plan = sections.pop("plan", {})
+    recipe = small_recipe(llama, tmp_path, **sections)
+    whole = weights(train_in_process(recipe, plan=plan).model)
+    run = train_in_process(recipe, plan=plan, stop_at=3)
+    assert state_of(run) == "stopped: by request, at step 3"
+    train_in_process(run=run, stop_at=8)
+    train_in_process(run=run)
+    assert state_of(run) == "finished: all 12 steps are done"
+    assert weights(run.model) == whole
