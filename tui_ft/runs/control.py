@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.recipe import Plan
-from tui_ft.runs import launch
+from tui_ft.runs import heartbeat, launch, queue, store
 from tui_ft.runs.commands import Command, Name, send
 from tui_ft.runs.events import EventReader
 from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import Summary, summarize
+from tui_ft.text import one_line
 
 ALIVE = {"starting", "running", "paused"}
 SETTLE_SECONDS = 30.0
@@ -63,17 +65,45 @@ def change(run: Run, **settings: Any) -> str:
     return _ask(run, "set", settings, allowed=ALIVE)
 
 
-def resume(run: Run, from_step: int | None = None, plan: Plan | None = None) -> str | None:
+def cancel(run: Run) -> bool:
+    """Take a run that waits in the queue out of it; whether it was there. It can be resumed.
+
+    Raises:
+        TuiFtError: the queue cannot be written.
+    """
+    if summarize(run).queue_position is None:
+        return False
+    queue.cancel(run)
+    return True
+
+
+def resume(
+    run: Run,
+    from_step: int | None = None,
+    plan: Plan | None = None,
+    *,
+    queued: bool = False,
+    when_free: int | None = None,
+    on_wait: Callable[[float], None] = lambda _: None,
+) -> str | None:
     """Go on: a run that waits with its memory kept gets a command (its id is given), any other a new attempt.
 
     Args:
         from_step: a checkpoint to go back to; by default the newest that is whole.
         plan: for the new attempt; by default the last one's.
+        queued: wait for the GPU if it is in use; a run that was begun so goes back into the queue anyway.
+        when_free: bytes that must be free on the GPU, for a run that queues.
+        on_wait: is given the seconds that are left while another machine's sign of life is waited for.
 
     Raises:
-        RequestError: it is running or finished, or there is no such checkpoint.
+        RequestError: it is running or finished, its GPU is another run's, or there is no such checkpoint.
     """
     summary = _settled(run)
+    if summary.queue_position is not None:
+        raise RequestError(f"{run.id} waits in the queue already", "`tui-ft queue` tells where; `tui-ft queue move` lets it go ahead.")
+    if _seems_to_run_elsewhere(run, summary):
+        _make_sure_gone(run, on_wait)
+        summary = summarize(run)
     owner = run.owner()
     if summary.state == "paused" and owner and owner[0].is_alive():
         return _ask(run, "resume", {}, allowed={"paused"})
@@ -83,9 +113,43 @@ def resume(run: Run, from_step: int | None = None, plan: Plan | None = None) -> 
         there = ", ".join(str(checkpoint.step) for checkpoint in summary.checkpoints) or "none"
         raise RequestError(f"{run.id} has no checkpoint at step {from_step}", f"There are: {there}.")
     next_plan = (plan or run.plan()).model_copy(update={"from_step": from_step})
+    if queued:
+        next_plan = next_plan.model_copy(update={"queued": True, "when_free": when_free or next_plan.when_free})
+    queue.check_free(next_plan)
     run.write_plan(run.attempt() + 1, next_plan)
     launch.start(run)
     return None
+
+
+def lost_runs() -> list[Run]:
+    """Those that nobody meant to end: their processes are gone, or the system ended them, as it does before a reboot.
+
+    In the order in which they are to go on: first those that did not queue, each the older first.
+    """
+    lost = [run for run in reversed(store.all_runs()) if _was_lost(run)]
+    return sorted(lost, key=lambda run: bool(store.read_json(run.path / "plan" / f"{run.attempt()}.json").get("queued")))
+
+
+def _was_lost(run: Run) -> bool:
+    state = summarize(run).state
+    return state == "lost" or (state == "stopped" and run.exit_record(run.attempt()).get("cause") == "system")
+
+
+def _seems_to_run_elsewhere(run: Run, summary: Summary) -> bool:
+    owner = run.owner()
+    return owner is not None and not owner[0].is_here() and summary.state in ALIVE
+
+
+def _make_sure_gone(run: Run, on_wait: Callable[[float], None]) -> None:
+    """Watch the sign of life of a supervisor on another machine.
+
+    Raises:
+        RequestError: it lives.
+    """
+    owner = run.owner()
+    if owner and not heartbeat.is_still(run, on_wait):
+        host = one_line(owner[0].host, 80)
+        raise RequestError(f"{run.id} is alive on {host} and cannot be resumed here", f"`tui-ft attach {run.id}` looks at it from anywhere.")
 
 
 def _settled(run: Run) -> Summary:
@@ -114,6 +178,7 @@ def _has_worker(run: Run) -> bool:
 
 def _refuse(run: Run, summary: Summary, done: str) -> None:
     hints = {
+        "queued": f"`tui-ft queue cancel {run.id}` takes it out of the queue." if summary.queue_position else f"`tui-ft resume {run.id}` starts it.",
         "finished": f"`tui-ft chat {run.id}` talks to its model; `tui-ft run` starts a new run.",
         "running": f"`tui-ft attach {run.id}` looks at it.",
         "starting": f"`tui-ft attach {run.id}` looks at it.",
