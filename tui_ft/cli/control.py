@@ -28,9 +28,11 @@ def checkpoint(arguments: argparse.Namespace) -> int:
 
 
 def stop(arguments: argparse.Namespace) -> int:
+    run = store.find(arguments.run)
+    if control.cancel(run):
+        return _print(arguments, run, control.Outcome("effected", None, "it waited in the queue and is out of it"))
     if not arguments.now:
         return _ask(arguments, control.stop)
-    run = store.find(arguments.run)
     answer = control.wait(run, control.stop(run, now=True), STOP_SECONDS)
     if answer.phase == "waiting":
         control.end_by_force(run)
@@ -61,7 +63,7 @@ def parse_settings(words: list[str]) -> dict[str, Any]:
 def remove(arguments: argparse.Namespace) -> int:
     run = store.find(arguments.run)
     summary = summarize(run)
-    if summary.state in control.ALIVE:
+    if summary.state in control.ALIVE or summary.queue_position:
         raise RequestError(f"{run.id} is {summary.state}", f"`tui-ft stop {run.id}` first.")
     freed = run.bytes_on_disk()
     if not arguments.yes:

@@ -11,6 +11,7 @@ from types import FrameType
 from tui_ft import units
 from tui_ft.cli import output
 from tui_ft.cli.control import parse_settings
+from tui_ft.cli.queue import wanted_bytes
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.findings import Finding
 from tui_ft.recipe import presets
@@ -29,8 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
     from tui_ft.start import parse_trust, start_run
 
     trust = parse_trust(arguments.trust_remote_code)
+    when_free = wanted_bytes(arguments)
     recipe = presets.open_recipe(arguments.recipe, arguments.set)
-    started = start_run(recipe, force=arguments.force, trust=trust, on_warning=_warn)
+    started = start_run(recipe, force=arguments.force, trust=trust, queued=arguments.queue, when_free=when_free, on_warning=_warn)
     return _detached(started, arguments) if arguments.detach else follow(started, arguments.json)
 
 
@@ -52,8 +54,17 @@ def resume(arguments: argparse.Namespace) -> int:
     chosen = store.find(arguments.run)
     settings = parse_settings(arguments.set)
     before = summarize(chosen).total_steps
-    accept = [key for keys in arguments.accept for key in keys.split(",") if key]
-    command = control.resume(chosen, arguments.from_step, settings=settings, accept=accept)
+    waits = output.ProgressLine()
+    command = control.resume(
+        chosen,
+        arguments.from_step,
+        settings=settings,
+        accept=[key for keys in arguments.accept for key in keys.split(",") if key],
+        queued=arguments.queue,
+        when_free=wanted_bytes(arguments),
+        on_wait=lambda left: waits.show(f"{chosen.id} was last told of on another machine: looking for a sign of life, {left:.0f} s"),
+    )
+    waits.clear()
     if before is not None and settings.get("max_steps", 0) > before:
         output.note(f"{settings['max_steps']} steps in place of {before}: the schedule is laid out anew for them")
     if command:
@@ -64,23 +75,24 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def _resume_lost(arguments: argparse.Namespace) -> int:
+    """Every run that nobody stopped. One that cannot go on is told, and does not keep the others."""
     if arguments.set or arguments.accept or arguments.from_step is not None:
         raise RequestError("--set, --accept and --from are for one run", "Name it: `tui-ft resume RUN …`.")
-    lost = [candidate for candidate in store.all_runs() if summarize(candidate).state == "lost"]
-    resumed = []
-    for candidate in lost:
+    when_free = wanted_bytes(arguments)
+    told: list[dict[str, str]] = []
+    for candidate in control.lost_runs():
+        told.append({"run": candidate.id, "dir": str(candidate.path)})
         try:
-            control.resume(candidate)
-        except TuiFtError as error:  # one that has to be asked about keeps no other from going on
-            output.note("\n".join(error.lines()))
-            continue
-        output.note(f"resumed {candidate.id}")
-        resumed.append(candidate)
+            control.resume(candidate, queued=arguments.queue, when_free=when_free)
+            output.note(f"resumed {candidate.id}")
+        except TuiFtError as error:
+            told[-1]["error"] = " ".join(error.lines())
+            output.note("\n".join([f"{candidate.id} was not resumed: {error.lines()[0]}", *error.lines()[1:]]))
     if arguments.json:
-        output.print_json([{"run": candidate.id, "dir": str(candidate.path)} for candidate in resumed])
-    elif not lost:
+        output.print_json(told)
+    elif not told:
         output.say("No run is lost.")
-    return 0 if len(resumed) == len(lost) else 1
+    return 1 if any("error" in entry for entry in told) else 0
 
 
 def _warn(finding: Finding) -> None:
@@ -90,6 +102,8 @@ def _warn(finding: Finding) -> None:
 def _detached(started: Run, arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json({"run": started.id, "dir": str(started.path)})
+    elif summarize(started).state == "queued":
+        output.say(f"{started.id} waits in the queue and begins by itself.\n  tui-ft queue\n  tui-ft queue cancel {started.id}")
     else:
         output.say(f"{started.id} runs in the background.\n  tui-ft attach {started.id}\n  tui-ft status --watch")
     return 0
@@ -116,6 +130,8 @@ class _Interrupts:
             now = count > 1
             output.note("\nstopping now" if now else "\nsaving and stopping after this step; Ctrl+C again stops now")
             try:
+                if control.cancel(self.run):
+                    return count
                 command = control.stop(self.run, now=now)
                 if now and control.wait(self.run, command, FORCE_SECONDS).phase == "waiting":
                     control.end_by_force(self.run)

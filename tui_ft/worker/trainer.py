@@ -69,6 +69,7 @@ class Trainer(SFTTrainer):
     def _tell_step(self, logs: dict[str, float]) -> None:
         now = time.monotonic()
         tokens = self._total_train_tokens
+        speed = round((tokens - self._counted_tokens) / max(now - self._clock, 1e-9), 2)
         self.journal.tell(
             "step",
             step=self.state.global_step,
@@ -77,11 +78,11 @@ class Trainer(SFTTrainer):
             learning_rate=logs.get("learning_rate"),
             grad_norm=logs.get("grad_norm"),
             tokens=self._tokens(),
-            tokens_per_second=round((tokens - self._counted_tokens) / max(now - self._clock, 1e-9), 2),
+            tokens_per_second=speed,
             memory_bytes=peak_memory_bytes(),
         )
         self._counted_tokens = tokens
-        self.conductor.check_health(logs["loss"], logs.get("grad_norm"))
+        self.conductor.check_health(logs["loss"], logs.get("grad_norm"), logs.get("learning_rate"), self._tokens(), speed)
 
     def _tokens(self) -> int:
         """Real tokens trained on since the run began; the library counts those of this process."""
@@ -127,10 +128,13 @@ class Trainer(SFTTrainer):
         return str(self.run.checkpoints / ".staging")
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
-        """Write into staging, then publish whole and rotate. A failure costs this checkpoint, not the run."""
+        """Write into staging, then publish whole and rotate. What fails is told to the conductor, who tries again when there is room."""
         step = self.state.global_step
         started = time.monotonic()
+        if not _is_finite(self.model):
+            self.conductor.end_not_finite("weight")
         try:
+            self.conductor.require_room()
             staged = checkpoints.staging(self.run)
             self.save_model(str(staged), _internal_call=True)
             self._save_optimizer_and_scheduler(str(staged))
@@ -142,7 +146,7 @@ class Trainer(SFTTrainer):
             published = checkpoints.publish(staged, self.run, step, facts)
         except Exception as error:  # a full disk arrives as OSError, SafetensorError or RuntimeError
             checkpoints.discard_staging(self.run)
-            self.conductor.save_failed(f"{type(error).__name__}: {error}")
+            self.conductor.save_failed(error)
             return
         self.conductor.saved(step, published, time.monotonic() - started)
 
@@ -166,6 +170,11 @@ class Hooks(TrainerCallback):
         self.conductor.between_batches()
 
     on_prediction_step = on_substep_end
+
+
+def _is_finite(model: Any) -> bool:
+    """Whether all trained weights are numbers: a look at each costs a hundredth of writing it, and a bad checkpoint the run."""
+    return all(bool(torch.isfinite(parameter.detach()).all()) for parameter in model.parameters() if parameter.requires_grad)
 
 
 def peak_memory_bytes() -> int:

@@ -1,8 +1,9 @@
-"""Kill a worker before and after each of its file operations, in turn: `python every_instant.py SCENARIO EVERY OFFSET`.
+"""A fault before and after each file operation of a worker, in turn: `python every_instant.py kill|full SCENARIO EVERY OFFSET`.
 
 Each case is a fork of this process, which holds all imports: a training with its saves, commands and rotations in some hundredths of a
-second. The killed run is gone on with, as its supervisor would, until it ends; then its weights, its commands and its checkpoints are
-held against what they must be. Prints one JSON object: {"cases": n, "operations": n, "failures": [text]}.
+second. `kill` sends SIGKILL, and the run is gone on with, as its supervisor would; `full` fills the disk that TUI_FT_HOME lies on (a
+small one), and frees it a tenth of a second later. When the run has ended, its weights, its commands and its checkpoints are held against
+what they must be. Prints one JSON object: {"cases": n, "operations": n, "failures": [text]}.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import standin_training
+
+from tui_ft import home
 from tui_ft.recipe import Plan
 from tui_ft.recipe.files import validate
 from tui_ft.runs import checkpoints, store
@@ -50,25 +55,26 @@ SCENARIOS: dict[str, Script] = {
         10: [("g", "checkpoint", {}), ("h", "stop", {"now": True})],
     },
 }
+FULL_SECONDS = 0.1
 ATTEMPTS = 12
 """More than any case needs: two stops, two pauses, a kill."""
 
 
 def main() -> int:
-    scenario, every, offset = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    fault, scenario, every, offset = FAULTS[sys.argv[1]], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     sys.modules["tui_ft.worker.train"] = standin_training
     standin_training.STEP_SECONDS = 0.0
     folder = Path(os.environ["TUI_FT_HOME"])
     base = _new_run()
-    operations = _run_to_its_end(_copy(base, folder, "undisturbed"), SCENARIOS[scenario], kill_at=None)
+    operations = _run_to_its_end(_copy(base, folder, "undisturbed"), SCENARIOS[scenario], None, 0)
     failures, cases = _check(Run(folder / "undisturbed"), scenario), 0
     for number in range(1 + offset, operations + 1, every):
-        run = _copy(base, folder, "killed")
+        run = _copy(base, folder, "disturbed")
         try:
-            _run_to_its_end(run, SCENARIOS[scenario], kill_at=number)
-            failures += [f"killed at operation {number}: {failure}" for failure in _check(run, scenario)]
+            _run_to_its_end(run, SCENARIOS[scenario], fault, number)
+            failures += [f"fault at operation {number}: {failure}" for failure in _check(run, scenario)]
         except AssertionError as error:
-            failures.append(f"killed at operation {number}: {error}")
+            failures.append(f"fault at operation {number}: {error}")
         cases += 1
     print(json.dumps({"cases": cases, "operations": operations, "failures": failures[:20]}))
     return 0
@@ -90,13 +96,34 @@ def _copy(run: Run, folder: Path, name: str) -> Run:
     return Run(folder / name)
 
 
-def _run_to_its_end(run: Run, script: Script, kill_at: int | None) -> int:
-    """Attempt after attempt, as supervisor and person would; the file operations of the first one."""
+def _killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _disk_filled() -> None:
+    """To the last byte; another process frees it while the training waits, or goes on, as it can."""
+    filler = home.home() / "filler"
+    freeing = os.fork()
+    if not freeing:
+        time.sleep(FULL_SECONDS)
+        filler.unlink(missing_ok=True)
+        os._exit(0)
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+FAULTS: dict[str, Callable[[], None]] = {"kill": _killed, "full": _disk_filled}
+
+
+def _run_to_its_end(run: Run, script: Script, fault: Callable[[], None] | None, number: int) -> int:
+    """Attempt after attempt, as supervisor and person would; the file operations of the first one, which has the fault at its `number`th."""
     restart, operations = False, 0
     for attempt in range(1, ATTEMPTS):
         if attempt > 1:
             run.write_plan(attempt, run.plan(attempt - 1))
-        code, counted = _forked(lambda attempt=attempt, restart=restart: _attempt(run, attempt, restart, script, kill_at if attempt == 1 else None))
+        made = fault if attempt == 1 else None
+        code, counted = _forked(partial(_attempt, run, attempt, restart, script, made, number))
         operations = counted if attempt == 1 else operations
         assert code in (0, -signal.SIGKILL), f"attempt {attempt} ended with code {code}"
         said = [event for event in EventReader(run).poll() if event["type"] == "attempt_ended" and event["attempt"] == attempt]
@@ -107,7 +134,7 @@ def _run_to_its_end(run: Run, script: Script, kill_at: int | None) -> int:
     raise AssertionError(f"not finished after {ATTEMPTS} attempts: {Progress.read(run).state}")
 
 
-def _attempt(run: Run, attempt: int, restart: bool, script: Script, kill_at: int | None) -> int:
+def _attempt(run: Run, attempt: int, restart: bool, script: Script, fault: Callable[[], None] | None, number: int) -> int:
     """In the fork: one worker, with a terminal that sends its commands at their steps, and resumes what waits paused."""
     step_end = Conductor.step_end
 
@@ -120,14 +147,17 @@ def _attempt(run: Run, attempt: int, restart: bool, script: Script, kill_at: int
     resumes = iter(range(9))
 
     def resume_instead_of_waiting(_: float) -> None:
-        _send_once(run, Command(id=f"resume-{attempt}-{next(resumes)}", name="resume", args={}, attempt=attempt))
+        if Progress.read(run).reason.startswith("by request"):
+            _send_once(run, Command(id=f"resume-{attempt}-{next(resumes)}", name="resume", args={}, attempt=attempt))
+        else:
+            time.sleep(0.01)  # it waits for room on the disk
 
     conductor.time = SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=resume_instead_of_waiting)  # type: ignore[assignment]
     sys.argv = ["worker", str(run.path), str(attempt), *(["restart"] if restart else [])]
     log = os.open(run.logs / f"{attempt}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    count = _count_operations(kill_at)
+    count = _count_operations(fault, number)
     worker.main()
     return count()
 
@@ -142,15 +172,15 @@ def _command_files(run: Run) -> list[Path]:
     return [file for place in ("new", "done") for file in (run.commands / place).iterdir()]
 
 
-def _count_operations(kill_at: int | None) -> Callable[[], int]:
-    """Count what changes the disk, before and after it is done; at number `kill_at` the process is gone."""
+def _count_operations(fault: Callable[[], None] | None, number: int) -> Callable[[], int]:
+    """Count what changes the disk, before and after it is done; the fault is made at the given number."""
     counted = 0
 
     def count() -> None:
         nonlocal counted
         counted += 1
-        if counted == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if fault and counted == number:
+            fault()
 
     def counting(function: Callable[..., Any]) -> Callable[..., Any]:
         def counted_function(*arguments: Any, **named: Any) -> Any:

@@ -1,0 +1,118 @@
+"""SIGKILL at random instants of a real training under its real supervisor; the end is compared with a training that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import tiny_models
+from in_process import small_recipe, state_of, train_in_process
+from ledger import SEED, Row, scaled
+from runs import weights
+
+from tui_ft.planning.planner import make_plan
+from tui_ft.runs import checkpoints, control, launch, store
+from tui_ft.runs.commands import Command, send
+from tui_ft.runs.events import EventReader
+from tui_ft.runs.store import Run
+from tui_ft.runs.summary import summarize
+from tui_ft.worker.conductor import Conductor
+
+STEPS = 20_000
+MOST_SECONDS = 14.0
+"""To the kill: imports, preparation and loading take nine of them on two busy cores, the rest is training and saving."""
+
+
+@pytest.mark.parametrize("number", range(scaled(4, 1)))
+def test_random_kills_of_a_real_training(tmp_path: Path, number: int, row: Row) -> None:
+    row.promise, row.fault = "no acknowledged command lost or doubled", "SIGKILL at random instants of a real training"
+    chance = random.Random(SEED + number)
+    recipe = small_recipe(
+        tiny_models.llama(tmp_path / "llama"), tmp_path,
+        method={"dropout": 0.1}, train={"max_steps": STEPS}, evaluate={"every": 50}, checkpoints={"every": 10},
+    )  # fmt: skip
+    run = store.create(recipe, make_plan(recipe))
+    launch.start(run)
+    for _ in range(scaled(10, 2)):
+        _kill(run, chance)
+        row.cases += 1
+    _wait(run, lambda: summarize(run).state == "running" and summarize(run).step > 10)
+    _change(run, max_steps=summarize(run).step + 300)
+    _wait(run, lambda: summarize(run).state == "finished")
+
+    commands = [event for event in EventReader(run).poll() if event["type"] == "command"]
+    answered = [event["id"] for event in commands if event["phase"] in ("effected", "rejected")]
+    assert len(answered) == len(set(answered)), "no command took effect twice"
+    assert {event["id"] for event in commands if event["phase"] == "applied"} == set(answered), "no acknowledged command is lost"
+    assert all(not checkpoints.verify(checkpoints.folder(run, step)) for step in checkpoints.steps(run))
+    changes = [(event["step"], event["args"]) for event in commands if event["phase"] == "effected"]
+    with _changing(changes):
+        undisturbed = train_in_process(recipe)
+    assert state_of(undisturbed).startswith("finished"), state_of(undisturbed)
+    assert weights(run.model) == weights(undisturbed.model)
+    row.note = "final weights those of an undisturbed run with the same commands"
+
+
+def _kill(run: Run, chance: random.Random) -> None:
+    """Worker or supervisor, at an instant drawn; a learning rate may be on its way. What was killed is on its feet again afterwards."""
+    kill_at = time.monotonic() + chance.uniform(0.5, MOST_SECONDS)
+    if chance.random() < 0.7:
+        with suppress(AssertionError):
+            _wait(run, lambda: summarize(run).state == "running" or time.monotonic() > kill_at)
+            if summarize(run).state == "running":
+                _send(run, learning_rate=round(chance.uniform(1e-3, 2e-2), 6))
+    time.sleep(max(0.0, kill_at - time.monotonic()))
+    owner = run.owner()
+    assert owner
+    if chance.random() < 0.3:
+        os.kill(owner[0].pid, signal.SIGKILL)
+        _wait(run, lambda: summarize(run).state == "lost")
+        control.resume(run)
+        return
+    worker = json.loads(run.owner_file.read_text()).get("worker_pid")
+    if worker:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+        _wait(run, lambda: run.attempt() > owner[1])
+
+
+def _send(run: Run, **settings: Any) -> None:
+    with suppress(Exception):  # it may just have been killed: who cannot send has sent nothing
+        control.change(run, **settings)
+
+
+def _change(run: Run, **settings: Any) -> None:
+    answer = control.wait(run, control.change(run, **settings), 60)
+    assert answer.phase == "effected", answer
+
+
+def _wait(run: Run, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 180
+    while not condition():
+        summary = summarize(run)
+        assert time.monotonic() < deadline and summary.state != "failed", summary
+        time.sleep(0.05)
+
+
+@contextmanager
+def _changing(changes: list[tuple[int, dict[str, Any]]]) -> Iterator[None]:
+    """Send the same commands at the same steps, just before the worker looks into its inbox."""
+    step_end = Conductor.step_end
+
+    def changing(self: Conductor, state: Any, control: Any) -> None:
+        for at, args in changes:
+            if at == state.global_step:
+                send(self.run, Command(name="set", args=args, attempt=1))
+        step_end(self, state, control)
+
+    with patch.object(Conductor, "step_end", changing):
+        yield
