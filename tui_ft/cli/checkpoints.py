@@ -8,6 +8,7 @@ import time
 
 from tui_ft import units
 from tui_ft.cli import output
+from tui_ft.cli.look import QUICK_SECONDS
 from tui_ft.errors import RequestError
 from tui_ft.pace import Pace
 from tui_ft.runs import checkpoints, control, store
@@ -59,12 +60,14 @@ def _verify(run: Run, arguments: argparse.Namespace) -> int:
     """Read everything; what was found is remembered for the list."""
     chosen = checkpoints.listing(run) if arguments.step is None else [_chosen(run, arguments.step)]
     line, pace, total, done = output.ProgressLine(), Pace(), sum(one.bytes for one in chosen), 0
+    begun = time.monotonic()
 
     def on_bytes(count: int) -> None:
         nonlocal done
         done += count
         pace.update(done, total)
-        line.show(f"verify {pace.text('B')}")
+        if time.monotonic() - begun > QUICK_SECONDS:
+            line.show(f"verify {pace.text('B')}")
 
     results = []
     for one in chosen:
