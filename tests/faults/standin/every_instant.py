@@ -163,9 +163,12 @@ def _attempt(run: Run, attempt: int, restart: bool, script: Script, fault: Calla
 
 
 def _send_once(run: Run, command: Command) -> None:
-    """A terminal that was killed while it sent sends again; one that is through does not."""
-    if not any(command.id in file.name.split("-")[-1] or f'"id":"{command.id}"' in file.read_text() for file in _command_files(run)):
-        send(run, command)
+    """A terminal that was killed while it sent sends again, and one that met a full disk tries again; one that is through does not."""
+    while not any(f'"id":"{command.id}"' in file.read_text() for file in _command_files(run)):
+        try:
+            send(run, command)
+        except OSError:
+            time.sleep(0.02)
 
 
 def _command_files(run: Run) -> list[Path]:
