@@ -11,7 +11,7 @@ from tui_ft import units
 from tui_ft.cli import output
 from tui_ft.errors import RequestError
 from tui_ft.recipe.files import parse_yaml
-from tui_ft.runs import control, store
+from tui_ft.runs import control, queue, store
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import summarize
 
@@ -20,7 +20,11 @@ ANSWER_SECONDS = 120.0
 
 
 def pause(arguments: argparse.Namespace) -> int:
-    return _ask(arguments, lambda run: control.pause(run, free_gpu=arguments.free_gpu))
+    code = _ask(arguments, lambda run: control.pause(run, free_gpu=arguments.free_gpu))
+    others = 0 if code or arguments.free_gpu else queue.waiting_behind(store.find(arguments.run))
+    if others:
+        output.note(f"The memory is kept while {others} in the queue wait for it; `tui-ft pause --free-gpu` lets them begin.")
+    return code
 
 
 def checkpoint(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from tui_ft import home
-from tui_ft.errors import RequestError, TuiFtError
+from tui_ft.errors import InUse, RequestError, TuiFtError
 from tui_ft.hardware import Hardware
 from tui_ft.recipe import Plan
 from tui_ft.runs import devices, identity
@@ -137,7 +137,7 @@ def check_free(plan: Plan) -> None:
     """Refuse a run that does not queue while its device is another run's.
 
     Raises:
-        RequestError: with what can be done.
+        InUse: with what can be done.
     """
     if plan.queued or plan.shared:
         return
@@ -146,7 +146,7 @@ def check_free(plan: Plan) -> None:
         busy = devices.would_be_busy(plan, machine)
     if busy:
         what = f"GPU {plan.gpu.index} ({plan.gpu.name})" if plan.gpu else "the CPU"
-        raise RequestError(f"{what} is in use by {busy.holder}", "--queue waits for it, --force shares it.")
+        raise InUse(f"{what} is in use by {busy.holder}", "--queue waits for it, --force shares it.")
 
 
 def listing() -> list[Entry]:

@@ -71,6 +71,8 @@ def unavailable(action: str, run: Run, summary: Summary | None, has_checkpoint: 
         return ""
     state = summary.state
     here = state in control.ALIVE
+    if summary.queue_position is not None and action in ("stop", "resume"):
+        return "it waits in the queue and begins by itself" if action == "resume" else ""
     if action in ("pause", "free", "checkpoint", "learning_rate", "stop", "stop_now"):
         if state == "paused" and not _has_worker(run):
             return "it is paused with its memory freed: resume it first" if action != "pause" else "it is paused; resume goes on"

@@ -176,6 +176,8 @@ class Conductor:
         for command in [*self._asked_checkpoints, *self._ending]:
             self.inbox.tell(command, "rejected", reason)
         self._asked_checkpoints, self._ending = [], []
+        if self.trainer.state.global_step < self.trainer.state.max_steps and not self.reason and not self.inbox.terminated:
+            self.trainer.control.should_training_stop = False  # who wanted the end was refused; early stopping has a reason of its own
 
     def check_health(
         self,

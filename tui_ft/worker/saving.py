@@ -112,5 +112,3 @@ class Saving:
         if conductor.inbox.terminated:
             conductor.trainer.control.should_training_stop = True
             conductor.outcome, conductor.reason, journal.cause = "stopped", f"asked to end by the system; {cause}", "system"
-        elif state.global_step < state.max_steps:
-            conductor.trainer.control.should_training_stop = False

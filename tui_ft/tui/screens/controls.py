@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tui_ft.errors import TuiFtError
-from tui_ft.runs import control
+from tui_ft.runs import control, queue
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import CheckpointInfo, Summary
 from tui_ft.tui import requests as ask
@@ -80,6 +80,10 @@ class ControlScreen(TuiScreen):
         self._request("checkpoint", lambda: control.checkpoint(self.run))
 
     def action_stop(self) -> None:
+        if self.summary and self.summary.queue_position is not None:
+            question = Confirm("Take this run out of the queue?", "It will not begin by itself; it can be resumed.", yes="Take out", no="Let it wait")
+            self._request_if_sure(question, "take out of the queue", lambda: queue.cancel(self.run))
+            return
         question = Confirm("Stop this run after the current step?", "A checkpoint is saved first; the run can be resumed.", yes="Stop")
         self._request_if_sure(question, "stop and save", lambda: control.stop(self.run))
 
