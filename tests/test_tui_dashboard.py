@@ -334,15 +334,15 @@ async def test_a_checkpoint_is_verified_and_deleted_by_key() -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(app, pilot, run)
         await pilot.press("v", "tab", "V")
-        await until(pilot, lambda: "verify checkpoint 40: done" in screen.requests.line and "verified" in screen_text(app))
-        weights = run.checkpoints / "checkpoint-40" / "adapter_model.safetensors"
+        await until(pilot, lambda: "verify checkpoint 36: done" in screen.requests.line and "verified" in screen_text(app))
+        weights = run.checkpoints / "checkpoint-36" / "adapter_model.safetensors"
         weights.write_bytes(bytes(4095) + b"1")
         await pilot.press("V")
         await until(pilot, lambda: "damaged: the content of adapter_model.safetensors was changed" in screen.requests.line)
         await pilot.press("x")
-        await until(pilot, lambda: "Delete the checkpoint at step 40?" in screen_text(app))
+        await until(pilot, lambda: "Delete the checkpoint at step 36?" in screen_text(app))
         await pilot.press("y")
-        await until(pilot, lambda: checkpoints.steps(run) == [20])
+        await until(pilot, lambda: checkpoints.steps(run) == [6, 12, 18, 24, 30])
 
 
 async def test_a_resume_that_would_end_elsewhere_asks_first() -> None:

@@ -26,7 +26,7 @@ class Steering:
         """Steps as the recipe has them; None until the rows are counted."""
         self.changes = changes_told(journal.history)
         known = {event.get("id") for event in journal.history if event["type"] == "command" and event.get("phase") == "effected"}
-        self.given: Settings = {} if plan.settings_id in known else dict(plan.settings)  # a restart does not make them a second time
+        self.given: Settings = {} if plan.settings_id in known else _whole(plan.settings)  # a restart does not make them a second time
         self.given_id = plan.settings_id
         if self.given:
             self.changes = _superseded(self.changes, journal.progress.step, self.given)
@@ -111,6 +111,10 @@ class Steering:
         if hasattr(inner, "base_lrs"):
             inner.base_lrs = [peak for _ in inner.base_lrs]
         inner._last_lr = [group["lr"] for group in groups]
+
+
+def _whole(settings: dict[str, float]) -> Settings:
+    return {key: int(value) if key == "max_steps" else value for key, value in settings.items()}
 
 
 def changes_told(history: list[Event]) -> list[tuple[int, Settings]]:
