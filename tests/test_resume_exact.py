@@ -9,6 +9,8 @@ import tiny_models
 from in_process import FEATURES, small_recipe, state_of, train_in_process
 from runs import weights
 
+from tui_ft.runs.events import EventReader
+
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -28,3 +30,13 @@ def test_a_stop_leaves_no_trace(llama: Path, tmp_path: Path, feature: str) -> No
     train_in_process(run=run)
     assert state_of(run) == "finished: all 12 steps are done"
     assert weights(run.model) == whole
+
+
+def test_tokens_go_on(llama: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(llama, tmp_path)
+    whole = [event["tokens"] for event in EventReader(train_in_process(recipe)).poll() if event["type"] == "step"]
+    run = train_in_process(recipe, stop_at=7)
+    for file in run.events.iterdir():
+        file.unlink()  # what a power cut may take: the checkpoint knows it as well
+    train_in_process(run=run)
+    assert [event["tokens"] for event in EventReader(run).poll() if event["type"] == "step"] == whole[7:]

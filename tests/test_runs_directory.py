@@ -147,7 +147,7 @@ def test_learning_rates_that_make_no_sense(run: Run, value: object):
 def test_a_command_is_there_whole_or_not_at_all(run: Run):
     commands.send(run, Command(name="pause", attempt=1))
     (run.commands / "new" / "zz.json").write_text('{"name": "format the disk"')
-    read = [command for _, command in commands.pending(run)]
+    read = [item.command for item in commands.pending(run)]
     assert [command and command.name for command in read] == ["pause", None]
     assert not list((run.commands / "tmp").iterdir())
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import psutil
 
 T = TypeVar("T")
+THROTTLES = {0x08: "its hardware protects itself", 0x20: "it is too hot", 0x40: "it is far too hot", 0x80: "its power supply is too weak"}
+"""The bits of NVML's clock event reasons that mean a fault of the machine, not a limit that was set."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,31 @@ def free_disk(path: Path) -> int | None:
         except OSError:
             return None
     return None
+
+
+def throttling() -> tuple[tuple[str, ...], int | None]:
+    """Why the first GPU that this process may use slows itself down, and its temperature; nothing where the driver does not tell.
+
+    A limit on power that the card keeps to under full load is usual, and no reason.
+    """
+    try:
+        import pynvml as nvml
+    except ImportError:
+        return (), None
+    try:
+        nvml.nvmlInit()
+        devices = [device for number in range(nvml.nvmlDeviceGetCount()) for device in _devices(nvml, number)]
+    except (OSError, nvml.NVMLError):
+        return (), None
+    visible = _visible(devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not visible:
+        return (), None
+    handle = visible[0][0]
+    query = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None) or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+    bits = int(_ask(nvml, query, handle) or 0)
+    return tuple(words for bit, words in THROTTLES.items() if bits & bit), _ask(
+        nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
+    )
 
 
 def _usable_cpus() -> int:

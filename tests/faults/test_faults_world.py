@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from ledger import Row
-from runs import tui_ft, tui_ft_json
+from runs import republish, tui_ft, tui_ft_json
 
 from tui_ft.recipe import Plan
 from tui_ft.recipe.files import validate
@@ -29,14 +29,14 @@ PROMISE = "the world may change"
 
 @pytest.fixture
 def begin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-    """Starts a stand-in training of so many steps."""
+    """Starts a stand-in training that goes on until it is stopped."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STANDIN), os.environ.get("PYTHONPATH", "")]))
 
-    def begin(steps: int = 1_000_000, every: int = 50) -> Run:
+    def begin() -> Run:
         recipe = validate(
             {
-                "name": "standin", "model": {"name": "none"}, "data": {"source": "none"}, "train": {"max_steps": steps},
-                "checkpoints": {"every": every}, "evaluate": {"every": "never"},
+                "name": "standin", "model": {"name": "none"}, "data": {"source": "none"}, "train": {"max_steps": 1_000_000},
+                "checkpoints": {"every": 50}, "evaluate": {"every": "never"},
             }
         )  # fmt: skip
         run = store.create(recipe, Plan(micro_batch=1, accumulation=1, effective_batch=1, precision="fp32"))
@@ -72,10 +72,11 @@ def test_a_stepped_clock(begin: Callable[..., Run], tmp_path: Path, monkeypatch:
 def test_odd_paths(begin: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, row: Row) -> None:
     row.promise, row.fault, row.cases = PROMISE, "a path with spaces, quotes, Unicode", 1
     monkeypatch.setenv("TUI_FT_HOME", str(tmp_path / name))
-    run = begin(steps=200)
+    run = begin()
     assert str(run.path).startswith(str(tmp_path / name))
     assert tui_ft_json("checkpoint", run.id)["phase"] == "effected"
-    _wait(lambda: summarize(run).state == "finished")
+    assert tui_ft_json("stop", run.id)["phase"] == "effected"
+    _wait(lambda: summarize(run).state == "stopped")
     assert tui_ft_json("show", run.id)["dir"] == str(run.path)
 
 
@@ -98,7 +99,7 @@ def test_a_read_only_run_directory(begin: Callable[..., Run], tmp_path: Path, mo
     row.promise, row.fault, row.cases = PROMISE, "file system read-only under a living run", 1
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(place)], capture_output=True, check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(place)], capture_output=True, check=False).returncode:
         pytest.skip("mounting a file system needs root")
     try:
         monkeypatch.setenv("TUI_FT_HOME", str(place))
@@ -142,11 +143,8 @@ def test_another_version_between_pause_and_resume(begin: Callable[..., Run], row
     assert tui_ft_json("pause", run.id, "--free-gpu")["phase"] == "effected"
     _wait(lambda: summarize(run).state == "paused")
     for step in checkpoints.steps(run):
-        manifest = checkpoints.folder(run, step) / checkpoints.MANIFEST
-        body = json.loads(manifest.read_text())
-        body["versions"] = {**body["versions"], "peft": "0.1.0"}
-        body["self"] = checkpoints._self_hash({key: value for key, value in body.items() if key != "self"})
-        manifest.write_text(json.dumps(body))
+        versions = json.loads((checkpoints.folder(run, step) / checkpoints.MANIFEST).read_text())["versions"]
+        republish(run, step, lambda _: None, versions={**versions, "peft": "0.1.0"})
     refused = tui_ft("resume", run.id, "--detach", code=2)
     assert "peft" in refused.stderr and "0.1.0" in refused.stderr and "--accept" in refused.stderr
     assert summarize(run).state == "paused" and run.attempt() == 1, "nothing was written"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from tui_ft import units
 from tui_ft.cli import output
@@ -44,13 +45,23 @@ def stop(arguments: argparse.Namespace) -> int:
 
 
 def change(arguments: argparse.Namespace) -> int:
-    settings = {}
-    for setting in arguments.settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise RequestError(f"{setting} needs the form key=value", "For example: tui-ft set latest learning_rate=1e-5")
-        settings[key.removeprefix("train.")] = parse_yaml(f"value: {text}", setting)[0]["value"]
+    settings = parse_settings(arguments.settings)
     return _ask(arguments, lambda run: control.change(run, **settings))
+
+
+def parse_settings(words: list[str]) -> dict[str, Any]:
+    """`["train.learning_rate=1e-5"]` → {"learning_rate": 1e-05}.
+
+    Raises:
+        RequestError: not of that form.
+    """
+    settings = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise RequestError(f"{word} needs the form key=value", "For example: learning_rate=1e-5")
+        settings[key.removeprefix("train.")] = parse_yaml(f"value: {text}", word)[0]["value"]
+    return settings
 
 
 def remove(arguments: argparse.Namespace) -> int:

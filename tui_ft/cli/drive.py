@@ -10,6 +10,7 @@ from types import FrameType
 
 from tui_ft import units
 from tui_ft.cli import output
+from tui_ft.cli.control import parse_settings
 from tui_ft.cli.queue import wanted_bytes
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.findings import Finding
@@ -51,16 +52,21 @@ def resume(arguments: argparse.Namespace) -> int:
     if not arguments.run:
         raise RequestError("name the run to resume", "`tui-ft resume latest`, or `tui-ft resume --all-lost`.")
     chosen = store.find(arguments.run)
+    settings = parse_settings(arguments.set)
+    before = summarize(chosen).total_steps
     waits = output.ProgressLine()
-    when_free = wanted_bytes(arguments)
     command = control.resume(
         chosen,
         arguments.from_step,
+        settings=settings,
+        accept=[key for keys in arguments.accept for key in keys.split(",") if key],
         queued=arguments.queue,
-        when_free=when_free,
+        when_free=wanted_bytes(arguments),
         on_wait=lambda left: waits.show(f"{chosen.id} was last told of on another machine: looking for a sign of life, {left:.0f} s"),
     )
     waits.clear()
+    if before is not None and settings.get("max_steps", 0) > before:
+        output.note(f"{settings['max_steps']} steps in place of {before}: the schedule is laid out anew for them")
     if command:
         answer = control.wait(chosen, command)
         if answer.phase == "rejected":
@@ -70,6 +76,8 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def _resume_lost(arguments: argparse.Namespace) -> int:
     """Every run that nobody stopped. One that cannot go on is told, and does not keep the others."""
+    if arguments.set or arguments.accept or arguments.from_step is not None:
+        raise RequestError("--set, --accept and --from are for one run", "Name it: `tui-ft resume RUN …`.")
     when_free = wanted_bytes(arguments)
     told: list[dict[str, str]] = []
     for candidate in control.lost_runs():

@@ -66,6 +66,12 @@ def _training(commands: argparse._SubParsersAction) -> None:
     _queueing(resume)
     resume.add_argument("--detach", action="store_true", help="return as soon as it has started")
     resume.add_argument("--from", dest="from_step", type=int, metavar="STEP", help="go back to this checkpoint")
+    resume.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="learning_rate from there on, or max_steps: more of them extend the run"
+    )
+    resume.add_argument(
+        "--accept", action="append", default=[], metavar="KEY[,KEY]", help="go on although this is not what it was when the run began; or all"
+    )
 
 
 def _queueing(command: argparse.ArgumentParser) -> None:

@@ -102,7 +102,9 @@ def _home() -> Iterator[Finding]:
     except OSError as error:
         yield Finding("error", "home", f"{place} cannot be written: {error.strerror}", "Set TUI_FT_HOME to a folder that can.")
     else:
-        yield Finding("ok", "home", f"{place} can be written")
+        exposed = home.exposure(place)
+        hint = f"`chmod go-w {place}`, or set TUI_FT_HOME to a folder of your own." if exposed else ""
+        yield Finding("error" if exposed else "ok", "home", f"{place} can be written" + (f", but {exposed}" if exposed else ""), hint)
     free = free_disk(place)
     if free is None:
         return

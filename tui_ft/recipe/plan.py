@@ -61,6 +61,7 @@ class Plan(BaseModel):
     settings: dict[str, float] = Field(
         default_factory=dict, description="learning_rate, max_steps: given by a person with the resume that made this attempt."
     )
+    settings_id: str = Field("", description="Under which the events tell of these settings, so that a restart does not make them again.")
     accepted: list[str] = Field(
         default_factory=list, description="What has changed since the run began and a person resumes with all the same, by name."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -16,6 +16,7 @@ State = Literal["queued", "starting", "running", "paused", "stopped", "finished"
 LOSS_WINDOW = 5
 """`first_loss` and `last_loss` are means over so many optimizer steps."""
 SPEED_WINDOW = 20
+MOST_ALERTS = 8
 
 
 class Progress(BaseModel):
@@ -46,6 +47,8 @@ class Progress(BaseModel):
     tokens_per_second: float | None = None
     step_seconds: list[float] = Field(default_factory=list)
     peak_memory_bytes: int | None = None
+    alerts: list[dict[str, Any]] = Field(default_factory=list)
+    """What the present attempt warned of and has not taken back, the newest of each kind."""
     seq: int = -1
     t: str = ""
     mono: float | None = None
@@ -61,7 +64,7 @@ class Progress(BaseModel):
         self.attempt = event.get("attempt", self.attempt)
         self.state, self.reason, self.stage, self.ended = "starting", "", "", False
         self.step = event.get("from_step", 0)
-        self.mono, self.step_seconds = None, []
+        self.mono, self.step_seconds, self.alerts = None, [], []
 
     def _on_plan(self, event: Event) -> None:
         self.total_steps = event.get("steps") or self.total_steps
@@ -103,6 +106,11 @@ class Progress(BaseModel):
 
     def _on_state(self, event: Event) -> None:
         self.state, self.reason, self.mono = event.get("to", self.state), event.get("reason", ""), None
+
+    def _on_alert(self, event: Event) -> None:
+        told = {key: event.get(key) for key in ("kind", "severity", "cause", "remedy", "key")}
+        others = [alert for alert in self.alerts if alert["kind"] != told["kind"]]
+        self.alerts = others if event.get("cleared") else [*others, told][-MOST_ALERTS:]
 
     def _on_attempt_ended(self, event: Event) -> None:
         self.ended = True
@@ -148,13 +156,23 @@ def kept_events(events: Iterable[Event], from_step: int | None = None) -> list[E
         events: of all attempts, in order.
         from_step: the step at which the attempt to come starts; None when none comes.
     """
-    kept: list[Event] = []
-    for event in [*events, *([{"type": "attempt_started", "from_step": from_step}] if from_step is not None else [])]:
+    events = list(events)
+    starts = [event.get("from_step", 0) for event in events if event["type"] == "attempt_started"]
+    return list(still_holding(events, starts if from_step is None else [*starts, from_step]))
+
+
+def still_holding(events: Iterable[Event], starts: Sequence[int]) -> Iterator[Event]:
+    """The same one by one, where the steps from which all attempts start are known already."""
+    following = list(starts)
+    for index in range(len(following) - 2, -1, -1):
+        following[index] = min(following[index], following[index + 1])
+    begun = 0
+    for event in events:
         if event["type"] == "attempt_started":
-            start = event.get("from_step", 0)
-            kept = [old for old in kept if not _superseded(old, start)]
-        kept.append(event)
-    return kept[:-1] if from_step is not None else kept
+            begun += 1
+        elif begun < len(following) and _superseded(event, following[begun]):
+            continue
+        yield event
 
 
 def _superseded(event: Event, start: int) -> bool:

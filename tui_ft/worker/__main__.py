@@ -19,6 +19,7 @@ from tui_ft.runs.supervisor import OUT_OF_MEMORY
 from tui_ft.text import one_line
 from tui_ft.worker.inbox import Inbox, StopNow
 from tui_ft.worker.journal import Journal
+from tui_ft.worker.room import is_disk_full
 
 
 class _Unbreakable(io.TextIOBase):
@@ -43,28 +44,30 @@ class _Unbreakable(io.TextIOBase):
 def main() -> int:
     os.umask(0o077)
     sys.stdout, sys.stderr = _Unbreakable(sys.stdout), _Unbreakable(sys.stderr)
-    run, attempt = Run(Path(sys.argv[1])), int(sys.argv[2])
+    run, attempt, restarted = Run(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3:] == ["restart"]
     plan = run.plan(attempt)
     _set_environment(plan.gpu)
-    journal = Journal(run, attempt, run.recipe().log.every)
+    journal = Journal(run, attempt, run.recipe().log.every, restarted)
     inbox = Inbox(run, journal)
-    outcome, reason = "failed", ""
+    outcome, reason, cause = "failed", "", "error"
     try:
         journal.stage("start")
         _quieten_libraries()
         from tui_ft.worker.train import train  # loads torch, trl and peft: eight seconds in which the journal already tells
 
         outcome, reason = train(run, plan, journal, inbox)
+        cause = journal.cause or ("done" if outcome == "finished" else "user")
     except StopNow as stop:
-        outcome, reason = "stopped", str(stop)
+        outcome, reason, cause = stop.outcome, str(stop), stop.cause
     except TuiFtError as error:
-        reason = " ".join(error.lines())
+        reason, cause = " ".join(error.lines()), "disk" if is_disk_full(error) else "error"
         print("\n".join(error.lines()), file=sys.stderr)
     except Exception as error:
         traceback.print_exc()
-        outcome, reason = _explain(error)
-    inbox.finish(f"the attempt ended: {reason}")
-    journal.end(outcome, reason)
+        outcome, reason, cause = _explain(error)
+    if outcome != OUT_OF_MEMORY:  # after it the supervisor starts again, and what was asked for is done then
+        inbox.finish(f"the attempt ended: {reason}")
+    journal.end(outcome, reason, cause)
     return 0
 
 
@@ -86,11 +89,12 @@ def _quieten_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def _explain(error: Exception) -> tuple[str, str]:
-    """(outcome, reason) of an error that nobody foresaw, or that foresees itself."""
+def _explain(error: Exception) -> tuple[str, str, str]:
+    """(outcome, reason, cause) of an error that nobody foresaw, or that foresees itself."""
     if type(error).__name__ == "OutOfMemoryError":
-        return OUT_OF_MEMORY, "the GPU ran out of memory"
-    return "failed", f"{type(error).__name__}: {one_line(error, 400)}; the whole error is in the run's log"
+        return OUT_OF_MEMORY, "the GPU ran out of memory", "cuda-oom"
+    cause = "disk" if is_disk_full(error) else "error"
+    return "failed", f"{type(error).__name__}: {one_line(error, 400)}; the whole error is in the run's log", cause
 
 
 if __name__ == "__main__":

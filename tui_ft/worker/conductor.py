@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
+from tui_ft import hardware
 from tui_ft.errors import TuiFtError
 from tui_ft.recipe import Recipe
 from tui_ft.runs import checkpoints
@@ -14,8 +16,11 @@ from tui_ft.runs.archive import zip_folder
 from tui_ft.runs.commands import Command
 from tui_ft.runs.store import Run
 from tui_ft.text import one_line
-from tui_ft.worker.inbox import Inbox, StopNow, effected_settings
+from tui_ft.worker.health import Health, Measured, Warning
+from tui_ft.worker.inbox import Inbox, StopNow
 from tui_ft.worker.journal import Journal
+from tui_ft.worker.saving import Saving
+from tui_ft.worker.steering import Steering
 
 if TYPE_CHECKING:  # no torch in here: the rules of a run can be driven, and tried, by a process that starts at once
     from transformers import TrainerControl, TrainerState
@@ -26,8 +31,17 @@ PAUSE_POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 5.0
 
 
-class Diverged(TuiFtError):
-    """The loss or the gradient is not a number any more: going on can only destroy weights."""
+GPU_SECONDS = 30.0
+"""Between two looks at whether the GPU slows itself down."""
+
+
+class NotFinite(StopNow):
+    """The loss or the gradient is not a number any more: going on can only destroy weights, and saving would keep them so."""
+
+    outcome = "paused"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "not-finite")
 
 
 class Conductor:
@@ -35,7 +49,9 @@ class Conductor:
 
     trainer: Trainer
 
-    def __init__(self, run: Run, recipe: Recipe, journal: Journal, inbox: Inbox, steps_per_epoch: int, has_validation: bool) -> None:
+    def __init__(
+        self, run: Run, recipe: Recipe, journal: Journal, inbox: Inbox, steps_per_epoch: int, has_validation: bool, steering: Steering | None = None
+    ) -> None:
         self.run = run
         self.recipe = recipe
         self.journal = journal
@@ -44,8 +60,14 @@ class Conductor:
         self.has_validation = has_validation
         self.outcome = "finished"
         self.reason = ""
-        self._replayed = effected_settings(journal.history)
-        self._evals: dict[int, float] = {e["step"]: e["loss"] for e in journal.history if e["type"] == "eval" and e.get("loss") is not None}
+        self.steering = steering or Steering(journal, run.plan(journal.attempt))
+        self.evaluations = journal.past.evaluations
+        for checkpoint in checkpoints.listing(run):
+            self.evaluations.know(checkpoint.step, checkpoint.eval_loss)  # their events may be lost
+        self.health = Health(journal.progress.step)
+        self.saving = Saving(self)
+        self._has_gpu = run.plan(journal.attempt).gpu is not None
+        self._gpu_read = time.monotonic()
         self._ending: list[Command] = []
         """Commands that end this attempt once the checkpoint is written."""
         self._asked_checkpoints: list[Command] = []
@@ -55,22 +77,21 @@ class Conductor:
 
     def begin(self, state: TrainerState, control: TrainerControl) -> None:
         self.inbox.step = state.global_step
-        for step, settings in self._replayed:
-            if step == state.global_step or (step < state.global_step and "max_steps" in settings):
-                self._apply(settings, state)
+        self.steering.begin(self.trainer, state)
         self.journal.state("running")
         self.inbox.poll()
-        if state.global_step and self._eval_due(state) and state.global_step not in self._evals:
+        if self.inbox.stand_still:
+            self._wait_paused()  # as before its worker was killed
+        if state.global_step and self._eval_due(state) and state.global_step != self.evaluations.step:
             self.trainer.evaluate()  # a stop at this step left it out
 
     def step_end(self, state: TrainerState, control: TrainerControl) -> None:
         """After the optimizer step, before its logging, evaluation and saving."""
         self.inbox.step = state.global_step
-        for step, settings in self._replayed:
-            if step == state.global_step:
-                self._apply(settings, state)
+        if self.steering.make_again(state):
+            control.should_training_stop = False  # the library thought that this was the last step
         self.inbox.poll()
-        self._obey_settings(state)
+        self.obey_settings(state)
         if state.global_step >= state.max_steps:
             control.should_training_stop = True
         control.should_evaluate = self._eval_due(state)
@@ -100,16 +121,18 @@ class Conductor:
         ending = self.trainer.control.should_training_stop
         for command in pausing:
             self.inbox.tell(command, "rejected" if ending else "effected", "this was the last step" if ending else "paused; the memory is kept")
-        if pausing and not ending:
+        if (pausing or self.inbox.stand_still) and not ending:
             self._wait_paused()
 
     def evaluated(self, state: TrainerState, control: TrainerControl, metrics: dict[str, float]) -> None:
         loss, accuracy, step = metrics.get("eval_loss", math.nan), metrics.get("eval_mean_token_accuracy"), state.global_step
-        best_before = min(self._evals.values(), default=math.inf)
-        self._evals[step] = loss
+        is_best = self.evaluations.add(step, loss)
         self.journal.tell("eval", step=step, loss=loss, accuracy=accuracy)
+        if not math.isfinite(loss):
+            remedy = "See that each validation row has something to learn (`tui-ft preview`), or lower train.learning_rate."
+            self.journal.alert("eval", "warning", f"the validation loss is not finite at step {step}", remedy, "data.validation")
         self._tell_samples(step)
-        if loss < best_before:
+        if is_best:
             control.should_save = True  # the best weights must be there to go back to
         self._stop_early(control)
 
@@ -136,42 +159,73 @@ class Conductor:
             self.inbox.tell(command, "effected", "that was the last step anyway: the run is finished")
         self._ending = []
 
-    def save_failed(self, error: str) -> None:
-        """Training goes on: the last whole checkpoint is still there, and room may be made."""
-        cause = f"the checkpoint could not be written: {one_line(error, 300)}"
-        self.journal.tell("checkpoint", step=self.trainer.state.global_step, path=None, bytes=0, outcome=f"failed: {one_line(error, 300)}")
-        self.journal.alert("checkpoint", "error", cause, "Free some disk space; the next checkpoint is tried again.")
-        for command in [*self._asked_checkpoints, *self._ending]:
-            self.inbox.tell(command, "rejected", f"{cause}; training goes on. Free some space, or `stop --now`.")
-        self._asked_checkpoints, self._ending = [], []
-        if not self.inbox.terminated and self.trainer.state.global_step < self.trainer.state.max_steps:
-            self.trainer.control.should_training_stop = False
-        elif self.inbox.terminated:
-            self.outcome, self.reason = "stopped", f"asked to end by the system; {cause}"
-
-    def check_health(self, loss: float, grad_norm: float | None) -> None:
-        """A loss that is no number ends the attempt before its weights can be published.
+    def require_room(self) -> None:
+        """Before a save.
 
         Raises:
-            Diverged: with what to do.
+            OSError: there is too little room for it.
         """
-        if math.isfinite(loss) and (grad_norm is None or math.isfinite(grad_norm) or self.trainer.accelerator.scaler is not None):
-            return
-        what = "loss" if not math.isfinite(loss) else "gradient"
-        newest = max(checkpoints.steps(self.run), default=0)
-        remedy = f"Lower train.learning_rate, or raise train.warmup; checkpoint {newest} is from before." if newest else "Lower train.learning_rate."
-        self.journal.alert("diverged", "error", f"the {what} is not finite at step {self.trainer.state.global_step}", remedy)
-        raise Diverged(f"the {what} became infinite or no number at step {self.trainer.state.global_step}", remedy)
+        self.saving.require_room()
+
+    def save_failed(self, error: BaseException | str) -> None:
+        """A save failed, its leftovers removed: wait for room where there is none, else go on without it."""
+        self.saving.failed(error)
+
+    def refuse_saves(self, reason: str) -> None:
+        """Tell all who wait for a checkpoint, for itself or to end, that none can be written."""
+        for command in [*self._asked_checkpoints, *self._ending]:
+            self.inbox.tell(command, "rejected", reason)
+        self._asked_checkpoints, self._ending = [], []
+        if self.trainer.state.global_step < self.trainer.state.max_steps and not self.reason and not self.inbox.terminated:
+            self.trainer.control.should_training_stop = False  # who wanted the end was refused; early stopping has a reason of its own
+
+    def check_health(
+        self,
+        loss: float,
+        grad_norm: float | None,
+        learning_rate: float | None = None,
+        tokens: int = 0,
+        tokens_per_second: float | None = None,
+    ) -> None:
+        """Look after a step that was told: what is wrong is told once. Before its evaluation and its checkpoint.
+
+        Raises:
+            NotFinite: the loss or the gradient is no number any more.
+        """
+        state, scaled = self.trainer.state, self.trainer.accelerator.scaler is not None
+        now = Measured(state.global_step, state.max_steps, loss, learning_rate, grad_norm, tokens, tokens_per_second, scaled)
+        broken = self.health.broken(now)
+        if broken:
+            self.end_not_finite(broken)
+        for warning in [*self.health.step(now), *self._gpu_warnings()]:
+            self.journal.alert(**asdict(warning))
+
+    def end_not_finite(self, what: str) -> NoReturn:
+        """End the attempt before anything is published.
+
+        Args:
+            what: is no number any more: `loss`, `gradient`, `weight`.
+
+        Raises:
+            NotFinite: always.
+        """
+        peak = float(self.trainer.optimizer.param_groups[0].get("initial_lr") or self.recipe.train.learning_rate)
+        newest = max(checkpoints.steps(self.run), default=None)
+        start = f"checkpoint {newest}" if newest is not None else "the beginning"
+        remedy = f"`tui-ft resume {self.run.id} --set learning_rate={peak / 10:g}` goes on from {start} with a tenth of the learning rate."
+        cause = f"the {what} became infinite or no number at step {self.trainer.state.global_step}: probably the learning rate is too high"
+        self.journal.alert("diverged", "error", cause, remedy, "train.learning_rate")
+        raise NotFinite(f"{cause}. {remedy}")
 
     def best_step(self) -> int | None:
-        return min(self._evals, key=lambda step: self._evals[step]) if self._evals else None
+        return self.evaluations.best_step
 
     def eval_loss_at(self, step: int) -> float | None:
-        return self._evals.get(step)
+        return self.evaluations.loss if step == self.evaluations.step else None
 
     def last_step(self, planned: int) -> int:
-        """The step after which all is done: as planned, or as a person has shortened it since."""
-        return min([planned, *(int(settings["max_steps"]) for _, settings in self._replayed if "max_steps" in settings)])
+        """The step after which all is done: as planned, or as a person has changed it since."""
+        return self.steering.steps_at(self.journal.progress.step, planned)
 
     # --- rules -------------------------------------------------------------------------------------------------
 
@@ -193,13 +247,17 @@ class Conductor:
         return state.global_step % period == 0 or state.global_step >= state.max_steps
 
     def _stop_early(self, control: TrainerControl) -> None:
-        patience, best = self.recipe.evaluate.early_stopping, self.best_step()
-        if not patience or best is None:
-            return
-        since = len([step for step in self._evals if step > best])
-        if since >= patience:
+        patience, best = self.recipe.evaluate.early_stopping, self.evaluations.best_step
+        if patience and best is not None and self.evaluations.since_best >= patience:
             control.should_training_stop = True
-            self.reason = f"early stopping: no better validation loss in {since} evaluations since step {best}"
+            self.reason = f"early stopping: no better validation loss in {self.evaluations.since_best} evaluations since step {best}"
+            self.journal.cause = "early-stopping"
+
+    def _gpu_warnings(self) -> list[Warning]:
+        if not self._has_gpu or time.monotonic() - self._gpu_read < GPU_SECONDS:
+            return []
+        self._gpu_read = time.monotonic()
+        return self.health.throttled(*hardware.throttling())
 
     # --- commands ----------------------------------------------------------------------------------------------
 
@@ -210,44 +268,26 @@ class Conductor:
             return True
         return False
 
-    def _obey_settings(self, state: TrainerState) -> None:
+    def obey_settings(self, state: TrainerState) -> None:
+        """Change what is asked to be changed, and note who wants the training to end."""
         self._ending += self.inbox.take("stop") if not self.inbox.wants("stop", now=True) else []
         for command in self.inbox.take("set"):
-            refusal = self._apply(command.args, state)
+            refusal = self.steering.change(command.args, state)
             self.inbox.tell(command, "rejected" if refusal else "effected", refusal or self._new_value(command))
 
     def _new_value(self, command: Command) -> str:
         return ", ".join(f"{key} = {value:g}" for key, value in command.args.items())
 
-    def _apply(self, settings: dict[str, Any], state: TrainerState) -> str:
-        """Change the training; why not, where it cannot."""
-        if "max_steps" in settings:
-            if settings["max_steps"] < state.global_step or settings["max_steps"] > self.trainer.state.max_steps:
-                return f"max_steps can go down to the current step {state.global_step}, not above {state.max_steps}: the schedule is laid out for it"
-            state.max_steps = self.trainer.state.max_steps = int(settings["max_steps"])
-        if "learning_rate" in settings:
-            self._set_peak_learning_rate(float(settings["learning_rate"]))
-        return ""
-
-    def _set_peak_learning_rate(self, peak: float) -> None:
-        """The schedule goes on with another peak. All three places, else the next step takes it back."""
-        scheduler, optimizer = self.trainer.lr_scheduler, self.trainer.optimizer
-        inner: Any = getattr(scheduler, "scheduler", scheduler)
-        for group, base in zip(optimizer.param_groups, inner.base_lrs, strict=True):
-            group["lr"] = group["lr"] * peak / base if base else peak
-            group["initial_lr"] = peak
-        inner.base_lrs = [peak for _ in inner.base_lrs]
-        inner._last_lr = [group["lr"] for group in optimizer.param_groups]
-
     def _wait_paused(self) -> None:
         """Stand still with everything in memory until told otherwise; weights and random numbers are untouched."""
         state, control = self.trainer.state, self.trainer.control
+        self.inbox.stand_still = False
         self.journal.state("paused", "by request; the memory is kept")
         heartbeat = time.monotonic()
         while True:
             self.inbox.poll()
             self.between_batches()
-            self._obey_settings(state)
+            self.obey_settings(state)
             for command in self.inbox.take("pause"):
                 if not self._free(command):
                     self.inbox.tell(command, "effected", "it is paused already")
@@ -270,11 +310,12 @@ class Conductor:
 
     def _end_saved(self, step: int) -> None:
         """The checkpoint that somebody waited for is there: the attempt may end."""
+        self.journal.cause = "user"
         freed = [command for command in self._ending if command.name == "pause"]
         self.outcome = "paused" if freed and len(freed) == len(self._ending) else "stopped"
         self.reason = f"by request, at step {step}; the memory is free" if freed else f"by request, at step {step}"
         if self.inbox.terminated and not self._ending:
-            self.reason = f"asked to end by the system, at step {step}"
+            self.reason, self.journal.cause = f"asked to end by the system, at step {step}", "system"
         for command in self._ending:
             self.inbox.tell(command, "effected", f"saved at step {step}")
         self._ending = []
