@@ -128,7 +128,8 @@ def test_who_follows_a_queued_run_takes_it_out_by_ctrl_c(waiters: Waiters) -> No
     until_state(stopped, "stopped")
     command = [sys.executable, "-m", "tui_ft", "resume", stopped.id]
     follower = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
-    until(lambda: summarize(stopped).queue_position == 1)
+    assert follower.stderr is not None
+    assert "waiting for the CPU" in follower.stderr.readline(), "it follows, so it listens"
     follower.send_signal(signal.SIGINT)
     out, err = follower.communicate(timeout=30)
     assert follower.returncode == 3 and "taken out of the queue" in err and "cancelled while it waited" in out
