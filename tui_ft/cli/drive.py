@@ -128,10 +128,11 @@ class _Interrupts:
         count = self.count
         if count > seen:
             now = count > 1
-            output.note("\nstopping now" if now else "\nsaving and stopping after this step; Ctrl+C again stops now")
             try:
                 if control.cancel(self.run):
+                    output.note("\ntaken out of the queue")
                     return count
+                output.note("\nstopping now" if now else "\nsaving and stopping after this step; Ctrl+C again stops now")
                 command = control.stop(self.run, now=now)
                 if now and control.wait(self.run, command, FORCE_SECONDS).phase == "waiting":
                     control.end_by_force(self.run)
