@@ -147,11 +147,13 @@ def follow(run: Run, as_json: bool) -> int:
     A hang-up ends only this process: SIGHUP keeps its default action, and the run never knew of us.
     """
     interrupts, seen = _Interrupts(run), 0
+    attempt = run.attempt()  # what earlier ones told is no news to whoever resumes
     reader, line = EventReader(run), output.ProgressLine()
     while True:
         seen = interrupts.act(seen)
         for event in reader.poll():
-            _remark(line, event)
+            if event["attempt"] >= attempt:
+                _remark(line, event)
         summary = summarize(run)
         if summary.state in EXIT_CODES:
             break

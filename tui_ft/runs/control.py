@@ -13,7 +13,7 @@ from typing import Any
 
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.recipe import Plan
-from tui_ft.runs import fingerprint, heartbeat, launch, queue, store
+from tui_ft.runs import checkpoints, fingerprint, heartbeat, launch, queue, store
 from tui_ft.runs.checkpoints import CheckpointInfo
 from tui_ft.runs.commands import Command, Name, send
 from tui_ft.runs.events import EventReader
@@ -166,6 +166,37 @@ def _checkpoint(run: Run, summary: Summary, step: int | None) -> CheckpointInfo 
         if checkpoint.step == step:
             return checkpoint
     raise RequestError(f"{run.id} has no checkpoint at step {step}", f"There are: {', '.join(str(one.step) for one in whole) or 'none'}.")
+
+
+def require_deletable(run: Run, step: int) -> None:
+    """Refuse what would cost work: the newest whole checkpoint of a run that is alive, and the best where its end will want it.
+
+    Raises:
+        RequestError: it must stay for now.
+    """
+    summary = summarize(run)
+    whole = [checkpoint for checkpoint in summary.checkpoints if not checkpoint.damage]
+    if summary.state not in ALIVE or step not in {checkpoint.step for checkpoint in whole}:
+        return
+    if step == whole[-1].step:
+        hint = f"`tui-ft checkpoint {run.id}` writes another one first; or `tui-ft stop {run.id}`."
+        raise RequestError(f"checkpoint {step} is the newest of {run.id}, which is {summary.state}: a crash would cost the work since the last", hint)
+    if run.recipe().evaluate.early_stopping and any(checkpoint.best for checkpoint in whole if checkpoint.step == step):
+        raise RequestError(f"checkpoint {step} is the best of {run.id}, which takes its weights in the end", f"`tui-ft stop {run.id}` first.")
+
+
+def delete_checkpoint(run: Run, step: int) -> int:
+    """Remove a checkpoint with its ZIP, and give the bytes that are free again.
+
+    Raises:
+        RequestError: it must stay for now.
+        TuiFtError: it is gone already, or the file system refuses.
+    """
+    require_deletable(run, step)
+    try:
+        return checkpoints.delete(run, step)
+    except OSError as error:
+        raise TuiFtError(f"checkpoint {step} of {run.id} cannot be deleted: {error.strerror}", f"`tui-ft checkpoints {run.id}` lists them.") from None
 
 
 def lost_runs() -> list[Run]:

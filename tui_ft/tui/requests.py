@@ -81,7 +81,7 @@ def unavailable(action: str, run: Run, summary: Summary | None, has_checkpoint: 
         return "" if state in control.RESUMABLE else f"the run is {state}"
     if action == "resume_from":
         return "no checkpoint is selected" if not has_checkpoint else ("stop the run first" if here else "")
-    if action == "zip":
+    if action in ("zip", "verify", "delete_checkpoint"):
         return "" if has_checkpoint else "there is no checkpoint yet"
     if action == "chat":
         return "" if summary.model else "there is no model yet: it is written when the run ends"
