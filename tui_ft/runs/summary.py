@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from tui_ft.runs import checkpoints
 from tui_ft.runs.checkpoints import CheckpointInfo
-from tui_ft.runs.progress import Progress, State
+from tui_ft.runs.progress import Alert, Progress, State
 from tui_ft.runs.store import Run, read_json
 
 FOREIGN_SILENCE_SECONDS = 120.0
@@ -43,6 +43,7 @@ class Summary(BaseModel):
     stage_pace: str
     parameters: int | None
     trainable_parameters: int | None
+    alerts: list[Alert] = Field(default_factory=list, description="What the present attempt warns of, the newest of each kind.")
 
 
 def summarize(run: Run) -> Summary:
@@ -75,6 +76,7 @@ def summarize(run: Run) -> Summary:
         stage_pace=progress.stage_pace() if state == "starting" else "",
         parameters=plan.get("parameters"),
         trainable_parameters=plan.get("trainable_parameters"),
+        alerts=progress.alerts,
     )
 
 
