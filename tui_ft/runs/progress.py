@@ -20,6 +20,17 @@ SPEED_WINDOW = 20
 MOST_ALERTS = 8
 
 
+class Alert(BaseModel):
+    """What is wrong, probably why, and what helps."""
+
+    kind: str = ""
+    severity: str = "warning"
+    cause: str = ""
+    remedy: str = ""
+    key: str = ""
+    """The recipe key that the remedy is about, where it is about one."""
+
+
 class Progress(BaseModel):
     """The newest known facts of a run; `apply` takes it from one event to the next."""
 
@@ -48,7 +59,7 @@ class Progress(BaseModel):
     tokens_per_second: float | None = None
     step_seconds: list[float] = Field(default_factory=list)
     peak_memory_bytes: int | None = None
-    alerts: list[dict[str, Any]] = Field(default_factory=list)
+    alerts: list[Alert] = Field(default_factory=list)
     """What the present attempt warned of and has not taken back, the newest of each kind."""
     seq: int = -1
     t: str = ""
@@ -109,8 +120,8 @@ class Progress(BaseModel):
         self.state, self.reason, self.mono = event.get("to", self.state), event.get("reason", ""), None
 
     def _on_alert(self, event: Event) -> None:
-        told = {key: event.get(key) for key in ("kind", "severity", "cause", "remedy", "key")}
-        others = [alert for alert in self.alerts if alert["kind"] != told["kind"]]
+        told = Alert(**{name: str(event.get(name) or "") for name in Alert.model_fields})
+        others = [alert for alert in self.alerts if alert.kind != told.kind]
         self.alerts = others if event.get("cleared") else [*others, told][-MOST_ALERTS:]
 
     def _on_attempt_ended(self, event: Event) -> None:
