@@ -7,6 +7,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from tui_ft.errors import RequestError
 from tui_ft.hardware import GpuReading, Hardware
 from tui_ft.runs import control, devices, queue, store
 from tui_ft.runs.devices import Busy, Device
+from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import summarize
 
@@ -104,6 +107,33 @@ def test_a_queued_run_waits_for_the_others_and_those_see_it(waiters: Waiters, ca
     let_go(first)
     until_state(first, "finished")
     assert until_state(second, "stopped").queue_position is None
+
+
+def test_a_pause_that_keeps_the_memory_says_who_waits_for_it(waiters: Waiters) -> None:
+    run = waiters.start(hold=True)
+    until(waiters.began)
+    Progress(attempt=1, state="paused", reason="asked for").write(run)
+    assert place(run) == ("paused", "asked for")
+    waiters.start()
+    assert place(run) == ("paused", "asked for; it keeps the CPU, and another run waits for it")
+    waiters.start()
+    assert place(run) == ("paused", "asked for; it keeps the CPU, and 2 runs wait for it")
+
+
+def test_who_follows_a_queued_run_takes_it_out_by_ctrl_c(waiters: Waiters) -> None:
+    holder = waiters.start(hold=True)
+    until(waiters.began)
+    stopped = waiters.start()
+    queue.cancel(stopped)
+    until_state(stopped, "stopped")
+    command = [sys.executable, "-m", "tui_ft", "resume", stopped.id]
+    follower = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+    assert follower.stderr is not None
+    assert "waiting for the CPU" in follower.stderr.readline(), "it follows, so it listens"
+    follower.send_signal(signal.SIGINT)
+    out, err = follower.communicate(timeout=30)
+    assert follower.returncode == 3 and "taken out of the queue" in err and "cancelled while it waited" in out
+    assert summarize(holder).state == "starting"
 
 
 def test_who_finds_the_device_taken_says_so_and_who_forces_shares_it(waiters: Waiters) -> None:

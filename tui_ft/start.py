@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tui_ft import units
@@ -119,8 +120,11 @@ def start_run(
         RequestError: the recipe cannot work, or its GPU is another run's; nothing was written.
         TuiFtError: the directory or the process could not be made.
     """
+    wanted = {"queued": queued, "when_free": when_free, "shared": force and not queued}
+    with suppress(ConfigError):  # told in full below
+        queue.check_free(make_plan(recipe).model_copy(update=wanted))  # before seconds are spent on a look at model and data
     ready = get_ready(recipe, force=force, trust=trust, data=data, queued=queued, when_free=when_free)
-    plan = ready.plan.model_copy(update={"queued": queued, "when_free": when_free, "shared": force and not queued})
+    plan = ready.plan.model_copy(update=wanted)
     _check_wanted(plan)
     queue.check_free(plan)
     for warning in ready.warnings:

@@ -81,6 +81,7 @@ class Supervisor:
         """A person asked to end it at once."""
         self.gone = ""
         """Why the run's directory cannot be used any more."""
+        self._inode = _inode(run.path)
         self._heart = Heart(run)
         self._refused_since: float | None = None
         signal.signal(signal.SIGTERM, self._on_term)
@@ -200,7 +201,7 @@ class Supervisor:
         self._heart.beat()
         if self.gone:
             return
-        if not self.run.path.is_dir():
+        if _inode(self.run.path) != self._inode:  # deleted, perhaps with another folder in its place
             self._abandon(f"{self.run.path} is gone: the worker is ended", signal.SIGKILL)
         elif os.access(self.run.path, os.W_OK):
             self._refused_since = None
@@ -283,6 +284,13 @@ class Supervisor:
     def _signal_worker(self, number: int) -> None:
         if self.worker and self.worker.poll() is None:
             self.worker.send_signal(number)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
 
 
 def _not_begun(outcome: str, cause: str, reason: str) -> dict[str, Any]:
