@@ -252,7 +252,9 @@ def test_a_llama_packs(bench: Bench, llama: Path) -> None:
 def test_an_opt_cannot_pack_and_pads(bench: Bench, tmp_path: Path) -> None:
     run = bench.run(tiny_models.opt(tmp_path / "opt"), train={"packing": True})
     assert_learned(run)
-    assert events(run, "plan")[-1]["packing"] is False
+    plan = events(run, "plan")[-1]
+    assert (plan["packing"], plan["length_grouped"]) == (False, True)
+    assert "like lengths" in plan["reasons"]["length_grouped"]
     assert [event["kind"] for event in events(run, "alert") if event["kind"] != "data"] == ["packing"]
 
 

@@ -39,7 +39,7 @@ def chat(arguments: argparse.Namespace) -> int:
 
 def _newest_checkpoint(run: Run) -> Path | None:
     """For a run that has no final model yet: its newest checkpoint can be talked to as well."""
-    steps = [] if run.model.is_dir() else checkpoints.steps(run)
+    steps = [] if run.model.is_dir() else [checkpoint.step for checkpoint in checkpoints.listing(run) if not checkpoint.damage]
     if not steps:
         return None
     output.note(f"{run.id} has no final model yet; this is checkpoint {steps[-1]}.")
