@@ -152,8 +152,8 @@ def _file_changed(path: Path, entry: dict[str, Any]) -> str:
             return ""
         same = state.st_size == entry.get("size") and _hash(path, state.st_size) == entry.get("xxh3")
     except OSError:
-        return f"{one_line(path, 80)} cannot be read"
-    return "" if same else f"{one_line(path, 80)} was changed"
+        return f"{one_line(path, 300)} cannot be read"
+    return "" if same else f"{one_line(path, 300)} was changed"
 
 
 def _hash(path: Path, size: int) -> str:
