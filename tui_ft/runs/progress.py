@@ -146,7 +146,8 @@ class Progress(BaseModel):
             return cls()
 
     def write(self, run: Run) -> None:
-        home.write_atomically(run.status_file, self.model_dump_json())
+        if run.events.is_dir():  # a deleted run is not made anew
+            home.write_atomically(run.status_file, self.model_dump_json())
 
 
 def kept_events(events: Iterable[Event], from_step: int | None = None) -> list[Event]:
