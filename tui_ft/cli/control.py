@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from tui_ft import units
@@ -17,6 +18,8 @@ from tui_ft.runs.summary import summarize
 
 STOP_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
+QUICK_SECONDS = 0.5
+"""What is answered sooner shows no progress."""
 
 
 def pause(arguments: argparse.Namespace) -> int:
@@ -86,13 +89,26 @@ def remove(arguments: argparse.Namespace) -> int:
 
 def _ask(arguments: argparse.Namespace, send: Callable[[Run], str]) -> int:
     run = store.find(arguments.run)
-    return _print(arguments, run, control.wait(run, send(run), ANSWER_SECONDS))
+    command = send(run)
+    line = output.ProgressLine()
+
+    def show(acknowledged: bool, seconds: float) -> None:
+        if seconds > QUICK_SECONDS:
+            has_it = "acknowledged, waiting for the end of the step" if acknowledged else "sent, not acknowledged yet"
+            line.show(f"{has_it} · {units.duration(seconds)}")
+
+    try:
+        answer = control.wait(run, command, ANSWER_SECONDS, show)
+    finally:
+        line.clear()
+    return _print(arguments, run, answer)
 
 
 def _print(arguments: argparse.Namespace, run: Run, answer: control.Outcome) -> int:
     if arguments.json:
-        output.print_json({"run": run.id, "phase": answer.phase, "step": answer.step, "reason": answer.reason})
+        output.print_json({"run": run.id, **asdict(answer)})
     else:
         at = f" at step {answer.step}" if answer.step is not None else ""
-        output.say(f"{run.id}: {answer.phase}{at}" + (f": {answer.reason}" if answer.reason else ""))
+        after = f" after {answer.seconds:.1f} s" if answer.seconds is not None else ""
+        output.say(f"{run.id}: {answer.phase}{at}{after}" + (f": {answer.reason}" if answer.reason else ""))
     return 1 if answer.phase == "rejected" else 0

@@ -24,6 +24,8 @@ POLL_SECONDS = 0.25
 EXIT_CODES = {"finished": 0, "failed": 1, "lost": 1, "paused": 3, "stopped": 3}
 STOPPED_NOW = 130
 FORCE_SECONDS = 30.0
+REMARKED = ("eval", "alert", "attempt_ended")
+"""Events that are told while a run is followed; its steps are in the progress line."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -147,11 +149,13 @@ def follow(run: Run, as_json: bool) -> int:
     A hang-up ends only this process: SIGHUP keeps its default action, and the run never knew of us.
     """
     interrupts, seen = _Interrupts(run), 0
-    reader, line = EventReader(run), output.ProgressLine()
+    attempt = run.attempt()  # what earlier ones told is no news to whoever resumes
+    reader, line = EventReader(run, only=REMARKED), output.ProgressLine()
     while True:
         seen = interrupts.act(seen)
-        for event in reader.poll():
-            _remark(line, event)
+        for event in reader.stream():
+            if event["attempt"] >= attempt:
+                _remark(line, event)
         summary = summarize(run)
         if summary.state in EXIT_CODES:
             break
@@ -193,6 +197,8 @@ def print_summary(summary: Summary) -> None:
     ]
     for name, value in rows:
         output.say(f"  {name:<22}{value}")
+    for alert in summary.alerts:
+        output.say(f"  {alert.severity:<22}{alert.cause}" + (f"\n  {'':<22}→ {alert.remedy}" if alert.remedy else ""))
     nexts = {"finished": f"tui-ft chat {summary.run}", "paused": f"tui-ft resume {summary.run}", "stopped": f"tui-ft resume {summary.run}"}
     nexts |= {"lost": f"tui-ft resume {summary.run}", "failed": f"tui-ft logs {summary.run}"}
     if summary.state in nexts:

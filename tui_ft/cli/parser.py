@@ -94,6 +94,12 @@ def _looking(commands: argparse._SubParsersAction) -> None:
     _command(commands, "attach", "the dashboard of a run", _lazily("screen", "attach"), run=True)
     logs = _command(commands, "logs", "what the worker wrote", _lazily("look", "logs"), run=True)
     logs.add_argument("-f", "--follow", action="store_true", help="go on printing while it runs")
+    checkpoints = _command(
+        commands, "checkpoints", "list, verify, zip or delete the checkpoints of a run", _lazily("checkpoints", "checkpoints_of"), run=True
+    )
+    checkpoints.add_argument("what", metavar="verify | zip | delete", nargs="?", choices=("verify", "zip", "delete"), help="nothing: list them")
+    checkpoints.add_argument("step", metavar="STEP", nargs="?", type=int, help="which one; verify without it reads all")
+    checkpoints.add_argument("--yes", action="store_true", help="do not ask before a delete")
     _command(commands, "doctor", "look for faults of this machine and installation", _lazily("look", "doctor"))
 
 

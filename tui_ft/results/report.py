@@ -16,7 +16,7 @@ from tui_ft.runs.summary import summarize
 def write_report(run: Run) -> Path:
     """`report/loss.png` and `report/summary.json`; the folder."""
     curves = Curves()
-    curves.add(EventReader(run).poll())
+    curves.add(EventReader(run).stream())
     if curves.steps:
         loss_picture.write(curves, run.report / "loss.png", run.id)
     home.write_atomically(run.report / "summary.json", summarize(run).model_dump_json(indent=1))

@@ -13,7 +13,7 @@ from typing import Any
 
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.recipe import Plan
-from tui_ft.runs import fingerprint, heartbeat, launch, queue, store
+from tui_ft.runs import checkpoints, fingerprint, heartbeat, launch, queue, store
 from tui_ft.runs.checkpoints import CheckpointInfo
 from tui_ft.runs.commands import Command, Name, send
 from tui_ft.runs.events import EventReader
@@ -36,6 +36,10 @@ class Outcome:
     """effected, rejected, or waiting: the worker has not come to it in the time given."""
     step: int | None = None
     reason: str = ""
+    acknowledged_seconds: float | None = None
+    """From the request until the worker said, on disk, that it has it; None where it never did."""
+    seconds: float | None = None
+    """From the request until it was effected or rejected."""
 
 
 def pause(run: Run, free_gpu: bool = False) -> str:
@@ -168,6 +172,37 @@ def _checkpoint(run: Run, summary: Summary, step: int | None) -> CheckpointInfo 
     raise RequestError(f"{run.id} has no checkpoint at step {step}", f"There are: {', '.join(str(one.step) for one in whole) or 'none'}.")
 
 
+def require_deletable(run: Run, step: int) -> None:
+    """Refuse what would cost work: the newest whole checkpoint of a run that is alive, and the best where its end will want it.
+
+    Raises:
+        RequestError: it must stay for now.
+    """
+    summary = summarize(run)
+    whole = [checkpoint for checkpoint in summary.checkpoints if not checkpoint.damage]
+    if summary.state not in ALIVE or step not in {checkpoint.step for checkpoint in whole}:
+        return
+    if step == whole[-1].step:
+        hint = f"`tui-ft checkpoint {run.id}` writes another one first; or `tui-ft stop {run.id}`."
+        raise RequestError(f"checkpoint {step} is the newest of {run.id}, which is {summary.state}: a crash would cost the work since the last", hint)
+    if run.recipe().evaluate.early_stopping and any(checkpoint.best for checkpoint in whole if checkpoint.step == step):
+        raise RequestError(f"checkpoint {step} is the best of {run.id}, which takes its weights in the end", f"`tui-ft stop {run.id}` first.")
+
+
+def delete_checkpoint(run: Run, step: int) -> int:
+    """Remove a checkpoint with its ZIP, and give the bytes that are free again.
+
+    Raises:
+        RequestError: it must stay for now.
+        TuiFtError: it is gone already, or the file system refuses.
+    """
+    require_deletable(run, step)
+    try:
+        return checkpoints.delete(run, step)
+    except OSError as error:
+        raise TuiFtError(f"checkpoint {step} of {run.id} cannot be deleted: {error.strerror}", f"`tui-ft checkpoints {run.id}` lists them.") from None
+
+
 def lost_runs() -> list[Run]:
     """Those that nobody meant to end: their processes are gone, or the system ended them, as it does before a reboot.
 
@@ -233,18 +268,30 @@ def _refuse(run: Run, summary: Summary, done: str) -> None:
     raise RequestError(f"{run.id} is {summary.state} and cannot be {done}", hints.get(summary.state, f"`tui-ft resume {run.id}` starts it again."))
 
 
-def wait(run: Run, command_id: str, timeout: float = 60.0) -> Outcome:
-    """Follow the events until the worker says what became of the command, or `timeout` seconds have passed."""
-    reader = EventReader(run)
-    deadline = time.monotonic() + timeout
+def wait(run: Run, command_id: str, timeout: float = 60.0, on_wait: Callable[[bool, float], None] = lambda *_: None) -> Outcome:
+    """Follow the events until the worker says what became of the command, or `timeout` seconds have passed.
+
+    Args:
+        on_wait: is told, again and again, whether the worker has acknowledged it, and the seconds that have passed.
+    """
+    reader = EventReader(run, only=("command",), about=command_id)
+    begun, acknowledged = time.monotonic(), None
     while True:
-        for event in reader.poll():
-            if event["type"] == "command" and event.get("id") == command_id and event.get("phase") != "applied":
-                return Outcome(event["phase"], event.get("step"), event.get("reason") or "")
-        if time.monotonic() > deadline:
-            return Outcome("waiting", reason=f"no answer within {timeout:.0f} s; it will be done after the current step")
-        if not _has_worker(run):
-            return Outcome("rejected", reason=f"the worker ended before it came to this: {summarize(run).reason}")
+        has_worker = _has_worker(run)  # before the look: its last words are on disk when it is gone
+        for event in reader.stream():
+            if event.get("id") != command_id:
+                continue
+            passed = time.monotonic() - begun
+            acknowledged = passed if acknowledged is None else acknowledged
+            if event.get("phase") != "applied":
+                return Outcome(event["phase"], event.get("step"), event.get("reason") or "", round(acknowledged, 3), round(passed, 3))
+        passed = time.monotonic() - begun
+        if passed > timeout:
+            has_it = "the worker has it and does it" if acknowledged is not None else "it will be done"
+            return Outcome("waiting", None, f"no answer within {timeout:.0f} s; {has_it} after the current step", acknowledged)
+        if not has_worker:
+            return Outcome("rejected", None, f"the worker ended before it came to this: {summarize(run).reason}", acknowledged, round(passed, 3))
+        on_wait(acknowledged is not None, passed)
         time.sleep(0.05)
 
 

@@ -44,9 +44,11 @@ class Difference(BaseModel):
     key: str
     before: str
     now: str
+    why: str = ""
+    """Where values say nothing to a person, what has become of it."""
 
     def __str__(self) -> str:
-        return f"{self.key} was {self.before} and is {self.now}"
+        return f"{self.key}: {self.why}" if self.why else f"{self.key} was {self.before} and is {self.now} now"
 
 
 class Changed(RequestError):
@@ -117,8 +119,8 @@ def differences(manifest: Manifest, recipe: Recipe, plan: Plan) -> list[Differen
     for key, known in manifest.inputs.items():
         changed = [why for path, entry in known.items() if (why := _file_changed(Path(path), entry))]
         if changed:
-            more = f" (and {len(changed) - 1} files more)" if len(changed) > 1 else ""
-            found.append(Difference(key=one_line(key, 60), before="another content", now=changed[0] + more))
+            more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+            found.append(Difference(key=one_line(key, 60), before="as it was", now="changed", why=changed[0] + more))
     return found
 
 

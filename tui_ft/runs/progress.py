@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,17 @@ LOSS_WINDOW = 5
 """`first_loss` and `last_loss` are means over so many optimizer steps."""
 SPEED_WINDOW = 20
 MOST_ALERTS = 8
+
+
+class Alert(BaseModel):
+    """What is wrong, probably why, and what helps."""
+
+    kind: str = ""
+    severity: str = "warning"
+    cause: str = ""
+    remedy: str = ""
+    key: str = ""
+    """The recipe key that the remedy is about, where it is about one."""
 
 
 class Progress(BaseModel):
@@ -47,7 +59,7 @@ class Progress(BaseModel):
     tokens_per_second: float | None = None
     step_seconds: list[float] = Field(default_factory=list)
     peak_memory_bytes: int | None = None
-    alerts: list[dict[str, Any]] = Field(default_factory=list)
+    alerts: list[Alert] = Field(default_factory=list)
     """What the present attempt warned of and has not taken back, the newest of each kind."""
     seq: int = -1
     t: str = ""
@@ -108,8 +120,8 @@ class Progress(BaseModel):
         self.state, self.reason, self.mono = event.get("to", self.state), event.get("reason", ""), None
 
     def _on_alert(self, event: Event) -> None:
-        told = {key: event.get(key) for key in ("kind", "severity", "cause", "remedy", "key")}
-        others = [alert for alert in self.alerts if alert["kind"] != told["kind"]]
+        told = Alert(**{name: str(event.get(name) or "") for name in Alert.model_fields})
+        others = [alert for alert in self.alerts if alert.kind != told.kind]
         self.alerts = others if event.get("cleared") else [*others, told][-MOST_ALERTS:]
 
     def _on_attempt_ended(self, event: Event) -> None:
@@ -146,8 +158,14 @@ class Progress(BaseModel):
             return cls()
 
     def write(self, run: Run) -> None:
-        if run.events.is_dir():  # a deleted run is not made anew
-            home.write_atomically(run.status_file, self.model_dump_json())
+        """Keep it as the run's status.
+
+        Raises:
+            OSError: the disk refuses, or the run was deleted, which must not make its folder anew.
+        """
+        if not run.path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the run is gone", str(run.path))
+        home.write_atomically(run.status_file, self.model_dump_json())
 
 
 def kept_events(events: Iterable[Event], from_step: int | None = None) -> list[Event]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from tui_ft.runs import checkpoints, heartbeat, queue
 from tui_ft.runs.checkpoints import CheckpointInfo
-from tui_ft.runs.progress import Progress, State
+from tui_ft.runs.progress import Alert, Progress, State
 from tui_ft.runs.store import Run, read_json
 from tui_ft.text import one_line
 
@@ -45,6 +45,7 @@ class Summary(BaseModel):
     parameters: int | None
     trainable_parameters: int | None
     queue_position: int | None = Field(None, description="From 1, while it waits in the queue.")
+    alerts: list[Alert] = Field(default_factory=list, description="What the present attempt warns of, the newest of each kind.")
 
 
 def summarize(run: Run) -> Summary:
@@ -78,6 +79,7 @@ def summarize(run: Run) -> Summary:
         parameters=plan.get("parameters"),
         trainable_parameters=plan.get("trainable_parameters"),
         queue_position=queue_place(run).get("position") if state == "queued" else None,
+        alerts=progress.alerts,
     )
 
 

@@ -16,6 +16,8 @@ from tui_ft.tui.widgets.telling import told
 
 BATCH = 4_000
 """Events taken in at once: some 50 ms, so that a run of 100 000 steps never blocks a key."""
+ANSWERS = 1_000
+"""Commands whose fate is remembered, the newest."""
 TAIL = 16_000
 """Bytes of a worker's error output shown at first."""
 
@@ -59,6 +61,8 @@ class Feed:
         for event in events:
             if event["type"] == "command":
                 self.answers[str(event.get("id"))] = event
+                if len(self.answers) > ANSWERS:
+                    del self.answers[next(iter(self.answers))]
             if event["type"] != "step" or not event.get("step", 0) % self.every:
                 line = told(event)
                 if line:

@@ -86,6 +86,8 @@ TABLE: dict[str, tuple[Key, ...]] = {
         Key("dashboard.log-scale", "l", "Log y", "Switch the loss axis between linear and logarithmic.", show=False),
         Key("dashboard.panel", "v", "View", "The next panel: log, checkpoints, samples.", show=False),
         Key("dashboard.zip", "z", "Zip", "Pack the selected checkpoint into one file beside it.", show=False),
+        Key("dashboard.verify", "V", "Verify", "Read all of the selected checkpoint and say whether it is whole.", show=False),
+        Key("dashboard.delete-checkpoint", "x", "Delete", "Delete the selected checkpoint with its ZIP, after a question.", show=False),
         Key("dashboard.resume-from", "R", "Resume from", "Go back to the selected checkpoint and go on from there, after a question.", show=False),
         Key("dashboard.chat", "t", "Chat", "Talk to the model."),
         Key("dashboard.leave", "q,escape", "Leave", "Go back; training continues."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -39,12 +40,15 @@ class Requests:
     line: str = ""
     pending: dict[str, str] = field(default_factory=dict)
     """Command id → what it asks for."""
+    since: dict[str, float] = field(default_factory=dict)
+    """Command id → when it was asked for, on the monotonic clock."""
 
     def take(self, asked: Asked) -> None:
         if asked.error:
             self.line = f"{asked.words}: {asked.error.message}"
         elif asked.command_id:
             self.pending[asked.command_id] = asked.words
+            self.since[asked.command_id] = time.monotonic()
             self.line = f"{asked.words}: asked, done after the current step …"
         else:
             self.line = f"{asked.words}: done"
@@ -54,15 +58,18 @@ class Requests:
         for command_id, words in list(self.pending.items()):
             answer = answers.get(command_id)
             phase = answer.get("phase") if answer else None
+            seconds = time.monotonic() - self.since[command_id]
             if answer and phase == "effected":
-                self.line = f"{words}: done at step {answer.get('step')}"
+                self.line = f"{words}: done at step {answer.get('step')} after {seconds:.1f} s"
             elif answer and phase not in (None, "applied"):
                 self.line = f"{words}: {phase}, {answer.get('reason') or 'no reason given'}"
             elif state not in control.ALIVE:
                 self.line = f"{words}: the worker ended before it came to this"
             else:
+                has_it = "acknowledged, waiting for the end of the step" if phase else "sent, not acknowledged yet"
+                self.line = f"{words}: {has_it} · {seconds:.0f} s"
                 continue
-            del self.pending[command_id]
+            del self.pending[command_id], self.since[command_id]
 
 
 def unavailable(action: str, run: Run, summary: Summary | None, has_checkpoint: bool) -> str:
@@ -81,7 +88,7 @@ def unavailable(action: str, run: Run, summary: Summary | None, has_checkpoint: 
         return "" if state in control.RESUMABLE else f"the run is {state}"
     if action == "resume_from":
         return "no checkpoint is selected" if not has_checkpoint else ("stop the run first" if here else "")
-    if action == "zip":
+    if action in ("zip", "verify", "delete_checkpoint"):
         return "" if has_checkpoint else "there is no checkpoint yet"
     if action == "chat":
         return "" if summary.model else "there is no model yet: it is written when the run ends"

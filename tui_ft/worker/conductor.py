@@ -171,13 +171,19 @@ class Conductor:
         """A save failed, its leftovers removed: wait for room where there is none, else go on without it."""
         self.saving.failed(error)
 
-    def refuse_saves(self, reason: str) -> None:
-        """Tell all who wait for a checkpoint, for itself or to end, that none can be written."""
-        for command in [*self._asked_checkpoints, *self._ending]:
+    def refuse_endings(self, reason: str) -> None:
+        """Tell all who want the attempt to end that no checkpoint can be written for it."""
+        for command in self._ending:
             self.inbox.tell(command, "rejected", reason)
-        self._asked_checkpoints, self._ending = [], []
-        if self.trainer.state.global_step < self.trainer.state.max_steps and not self.reason and not self.inbox.terminated:
-            self.trainer.control.should_training_stop = False  # who wanted the end was refused; early stopping has a reason of its own
+        state = self.trainer.state
+        if self._ending and state.global_step < state.max_steps and not self.inbox.terminated and self.journal.cause != "early-stopping":
+            self.trainer.control.should_training_stop = False
+        self._ending = []
+
+    def refuse_checkpoints(self, reason: str) -> None:
+        for command in self._asked_checkpoints:
+            self.inbox.tell(command, "rejected", reason)
+        self._asked_checkpoints = []
 
     def check_health(
         self,

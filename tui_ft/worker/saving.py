@@ -58,7 +58,7 @@ class Saving:
         """Stand still until a checkpoint fits, or a person or the system wants otherwise; whether to try again."""
         conductor, journal, inbox = self.conductor, self.conductor.journal, self.conductor.inbox
         before, reason, words = journal.progress.state, journal.progress.reason, self.room.words()
-        conductor.refuse_saves(self._refusal())
+        conductor.refuse_endings(self._refusal())
         remedy = f"Free some space, e.g. with `tui-ft rm` or `tui-ft checkpoints {journal.run.id}`."
         journal.alert("disk", "error", words, remedy, "checkpoints.keep")
         journal.state("paused", f"{words}; goes on by itself when there is room")
@@ -83,7 +83,7 @@ class Saving:
         return False
 
     def _answer(self) -> None:
-        """What can be done without room is done; what ends with a checkpoint is refused."""
+        """What can be done without room is done, a checkpoint waits for it; what is to end with one is refused."""
         inbox = self.conductor.inbox
         ending = [] if inbox.wants("stop", now=True) else inbox.take("stop")
         for command in inbox.take("pause"):
@@ -92,7 +92,7 @@ class Saving:
             else:
                 inbox.stand_still = True
                 inbox.tell(command, "effected", "it waits for room on the disk, and stays paused after it")
-        for command in [*inbox.take("checkpoint"), *ending]:
+        for command in ending:
             inbox.tell(command, "rejected", self._refusal())
         self.conductor.obey_settings(self.conductor.trainer.state)
 
@@ -108,7 +108,8 @@ class Saving:
         if not full:
             remedy = f"See logs/{journal.attempt}.err and who may write into the run's folder; the next checkpoint is tried again."
             journal.alert("checkpoint", "error", cause, remedy)
-        conductor.refuse_saves(f"{cause}; training goes on")
+        conductor.refuse_endings(f"{cause}; training goes on")
+        conductor.refuse_checkpoints(f"{cause}; training goes on")
         if conductor.inbox.terminated:
             conductor.trainer.control.should_training_stop = True
             conductor.outcome, conductor.reason, journal.cause = "stopped", f"asked to end by the system; {cause}", "system"

@@ -152,7 +152,8 @@ def _same_data(run: Run, plan: Plan, samples: Samples, before: Manifest | None, 
         Changed: the rows are not those the checkpoint was trained on, and nobody has accepted that.
     """
     if before and before.data and before.data != samples.fingerprint:
-        difference = Difference(key=fingerprint.DATA, before=f"samples {before.data[:8]}", now=f"samples {samples.fingerprint[:8]}")
+        why = "the samples made of it are others"
+        difference = Difference(key=fingerprint.DATA, before=before.data[:8], now=samples.fingerprint[:8], why=why)
         tell_accepted(journal, fingerprint.require_same(run, [difference], plan.accepted))
 
 
