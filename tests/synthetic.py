@@ -11,7 +11,7 @@ from typing import Any
 
 from tui_ft import home
 from tui_ft.recipe import Plan, Recipe, presets
-from tui_ft.runs import identity, store
+from tui_ft.runs import checkpoints, identity, store
 from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
 
@@ -111,12 +111,11 @@ def recorded(state: str = "running", *, steps: int = 400, total: int = 1000, nam
 
 
 def _checkpoint(run: Run, log: Recorder, step: int) -> None:
-    size = 78_643_200
-    folder = home.private_folder(run.checkpoints / f"checkpoint-{step}")
-    (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
-    manifest = {"step": step, "eval_loss": log.progress.last_eval_loss, "files": {"adapter_model.safetensors": {"size": size}}}
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    log.write("checkpoint", after=1.2, step=step, path=str(folder), bytes=size, outcome="written")
+    staged = checkpoints.staging(run)
+    (staged / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (staged / "adapter_model.safetensors").write_bytes(bytes(4096))
+    folder = checkpoints.publish(staged, run, step, {"eval_loss": log.progress.last_eval_loss})
+    log.write("checkpoint", after=1.2, step=step, path=str(folder), bytes=4096, outcome="published")
 
 
 def _end(run: Run, log: Recorder, state: str, steps: int, broken: int) -> None:

@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Log, OptionList
 
 from tui_ft.hardware import GpuReading
+from tui_ft.runs import checkpoints
 from tui_ft.runs.store import Run
 from tui_ft.tui.app import TuiFtApp
 from tui_ft.tui.feed import BATCH, Feed
@@ -325,6 +326,38 @@ async def test_a_checkpoint_becomes_one_file() -> None:
         await until(pilot, newest.is_file)
         await until(pilot, lambda: "zip of step 40: done" in screen.requests.line)
         await until(pilot, lambda: "  zip" in screen_text(app))
+
+
+async def test_a_checkpoint_is_verified_and_deleted_by_key() -> None:
+    run = synthetic.recorded("stopped", steps=40, total=60)
+    app = TuiFtApp()
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(app, pilot, run)
+        await pilot.press("v", "tab", "V")
+        await until(pilot, lambda: "verify checkpoint 40: done" in screen.requests.line and "verified" in screen_text(app))
+        weights = run.checkpoints / "checkpoint-40" / "adapter_model.safetensors"
+        weights.write_bytes(bytes(4095) + b"1")
+        await pilot.press("V")
+        await until(pilot, lambda: "damaged: the content of adapter_model.safetensors was changed" in screen.requests.line)
+        await pilot.press("x")
+        await until(pilot, lambda: "Delete the checkpoint at step 40?" in screen_text(app))
+        await pilot.press("y")
+        await until(pilot, lambda: checkpoints.steps(run) == [20])
+
+
+async def test_a_resume_that_would_end_elsewhere_asks_first() -> None:
+    run = synthetic.recorded("stopped", steps=20, total=60)
+    staged = checkpoints.staging(run)
+    (staged / "adapter_model.safetensors").write_bytes(b"w")
+    checkpoints.publish(staged, run, 20, {"settings": {"train.seed": 7}, "versions": {"torch": "1.0"}})
+    app = TuiFtApp()
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(app, pilot, run)
+        await pilot.press("r")
+        await until(pilot, lambda: "torch was 1.0 and is" in screen_text(app) and "train.seed was 7 and is 42" in screen_text(app))
+        await pilot.press("n")
+        await until(pilot, lambda: app.screen is screen)
+        assert run.attempt() == 1
 
 
 async def test_an_attempt_that_goes_back_takes_its_steps_out_of_the_chart() -> None:

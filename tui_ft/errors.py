@@ -32,6 +32,10 @@ class NeedsCode(RequestError):
     """The model brings Python code of its own, and nobody consented to running it yet."""
 
 
+class InUse(RequestError):
+    """The GPU is another run's: the queue waits for it."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a recipe, a file or a dataset."""

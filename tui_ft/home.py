@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +44,17 @@ def private_folder(path: Path) -> Path:
         private_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def exposure(path: Path) -> str:
+    """Why others could write into `path`, and so steer what runs here; empty where only its owner, this user, can."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""  # not there yet: it will be made private
+    if status.st_uid not in (os.getuid(), 0):
+        return "it belongs to another user"
+    return "every user of this machine can write there" if status.st_mode & stat.S_IWOTH else ""
 
 
 @contextmanager

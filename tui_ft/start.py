@@ -6,8 +6,10 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
+from tui_ft import units
 from tui_ft.errors import ConfigError, Problem, RequestError
 from tui_ft.findings import Finding
 from tui_ft.hardware import Hardware, read
@@ -16,7 +18,7 @@ from tui_ft.planning.data_facts import DataFacts
 from tui_ft.planning.model_facts import ModelFacts
 from tui_ft.planning.planner import make_plan
 from tui_ft.recipe import Plan, Recipe
-from tui_ft.runs import launch, store
+from tui_ft.runs import launch, queue, store
 from tui_ft.runs.store import Run
 
 
@@ -30,7 +32,14 @@ class Ready:
 
 
 def get_ready(
-    recipe: Recipe, *, hardware: Hardware | None = None, force: bool = False, trust: dict[str, str] | None = None, data: DataFacts | None = None
+    recipe: Recipe,
+    *,
+    hardware: Hardware | None = None,
+    force: bool = False,
+    trust: dict[str, str] | None = None,
+    data: DataFacts | None = None,
+    queued: bool = False,
+    when_free: int | None = None,
 ) -> Ready:
     """Check a recipe with absolute paths and plan it: some seconds, in which two children look at the model and the data. Writes nothing.
 
@@ -38,12 +47,15 @@ def get_ready(
         force: start although the plan says that it does not fit.
         data: what a preview of this very recipe found, its data as they are now; another is not made.
         trust: as in `start_run`. A model that needs its own code is not looked into before it runs, so nothing is said of its memory.
+        queued, when_free: as in `start_run`. Such a run is planned for the GPU as it will be when its turn comes: empty, or that free.
 
     Raises:
         RequestError: the model is unknown or cannot be trained, or nothing can be learned from the data.
         ConfigError: all that is wrong, at once.
     """
     hardware = hardware or read()
+    if queued:
+        hardware = _emptied(hardware, when_free)
     findings = preflight.check(recipe, hardware)
     _refuse(findings)
     facts, seen = _look(recipe, look_at_model=recipe.model.name not in (trust or {}), look_at_data=data is None)
@@ -58,6 +70,11 @@ def get_ready(
     warnings = [finding for finding in [*findings, *of_data, *room] if finding.severity == "warning" and finding.where != "plan"]
     warnings += [Finding("warning", "plan", warning) for warning in plan.warnings]  # this plan's: the check's own knew less of the model
     return Ready(recipe, plan, list(dict.fromkeys(warnings)))
+
+
+def _emptied(hardware: Hardware, when_free: int | None) -> Hardware:
+    """The machine as a queued run will find it: others of ours have left the GPU, and so much is free."""
+    return replace(hardware, gpus=tuple(replace(gpu, free_bytes=min(gpu.total_bytes, when_free or gpu.total_bytes)) for gpu in hardware.gpus))
 
 
 def _look(recipe: Recipe, *, look_at_model: bool, look_at_data: bool) -> tuple[ModelFacts | None, DataFacts | None]:
@@ -86,6 +103,8 @@ def start_run(
     force: bool = False,
     trust: dict[str, str] | None = None,
     data: DataFacts | None = None,
+    queued: bool = False,
+    when_free: int | None = None,
     on_warning: Callable[[Finding], None] = lambda _: None,
 ) -> Run:
     """Check, plan, create the run's directory and launch its supervisor.
@@ -93,18 +112,38 @@ def start_run(
     Args:
         trust: repositories whose own Python code may run, each with the commit that was read.
         data: as in `get_ready`.
+        queued: wait until no other run has the GPU.
+        when_free: bytes that must be free on the GPU before a queued run begins; by default what the plan needs.
         on_warning: is given each warning, before the run begins.
 
     Raises:
-        RequestError: the recipe cannot work; nothing was written.
+        RequestError: the recipe cannot work, or its GPU is another run's; nothing was written.
         TuiFtError: the directory or the process could not be made.
     """
-    ready = get_ready(recipe, force=force, trust=trust, data=data)
+    wanted = {"queued": queued, "when_free": when_free, "shared": force and not queued}
+    with suppress(ConfigError):  # told in full below
+        queue.check_free(make_plan(recipe).model_copy(update=wanted))  # before seconds are spent on a look at model and data
+    ready = get_ready(recipe, force=force, trust=trust, data=data, queued=queued, when_free=when_free)
+    plan = ready.plan.model_copy(update=wanted)
+    _check_wanted(plan)
+    queue.check_free(plan)
     for warning in ready.warnings:
         on_warning(warning)
-    run = store.create(ready.recipe, ready.plan, trust)
+    run = store.create(ready.recipe, plan, trust)
     launch.start(run)
     return run
+
+
+def _check_wanted(plan: Plan) -> None:
+    """Refuse to wait for what can never be.
+
+    Raises:
+        RequestError: `when_free` is asked for without a GPU, or is more than the GPU has.
+    """
+    if plan.when_free is not None and plan.gpu is None:
+        raise RequestError("--when-free speaks of a GPU's memory, and there is none here", "--queue alone waits until no other run trains.")
+    if plan.when_free is not None and plan.gpu and plan.when_free > plan.gpu.total_bytes:
+        raise RequestError(f"{units.size(plan.when_free)} can never be free: {plan.gpu.name} has {units.size(plan.gpu.total_bytes)} in all")
 
 
 def parse_trust(consents: list[str]) -> dict[str, str]:

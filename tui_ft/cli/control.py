@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 from tui_ft import units
 from tui_ft.cli import output
 from tui_ft.errors import RequestError
 from tui_ft.recipe.files import parse_yaml
-from tui_ft.runs import control, store
+from tui_ft.runs import control, queue, store
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import summarize
 
@@ -22,7 +23,11 @@ QUICK_SECONDS = 0.5
 
 
 def pause(arguments: argparse.Namespace) -> int:
-    return _ask(arguments, lambda run: control.pause(run, free_gpu=arguments.free_gpu))
+    code = _ask(arguments, lambda run: control.pause(run, free_gpu=arguments.free_gpu))
+    others = 0 if code or arguments.free_gpu else queue.waiting_behind(store.find(arguments.run))
+    if others:
+        output.note(f"The memory is kept while {others} in the queue wait for it; `tui-ft pause --free-gpu` lets them begin.")
+    return code
 
 
 def checkpoint(arguments: argparse.Namespace) -> int:
@@ -30,9 +35,11 @@ def checkpoint(arguments: argparse.Namespace) -> int:
 
 
 def stop(arguments: argparse.Namespace) -> int:
+    run = store.find(arguments.run)
+    if control.cancel(run):
+        return _print(arguments, run, control.Outcome("effected", None, "it waited in the queue and is out of it"))
     if not arguments.now:
         return _ask(arguments, control.stop)
-    run = store.find(arguments.run)
     answer = control.wait(run, control.stop(run, now=True), STOP_SECONDS)
     if answer.phase == "waiting":
         control.end_by_force(run)
@@ -41,19 +48,29 @@ def stop(arguments: argparse.Namespace) -> int:
 
 
 def change(arguments: argparse.Namespace) -> int:
-    settings = {}
-    for setting in arguments.settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise RequestError(f"{setting} needs the form key=value", "For example: tui-ft set latest learning_rate=1e-5")
-        settings[key.removeprefix("train.")] = parse_yaml(f"value: {text}", setting)[0]["value"]
+    settings = parse_settings(arguments.settings)
     return _ask(arguments, lambda run: control.change(run, **settings))
+
+
+def parse_settings(words: list[str]) -> dict[str, Any]:
+    """`["train.learning_rate=1e-5"]` → {"learning_rate": 1e-05}.
+
+    Raises:
+        RequestError: not of that form.
+    """
+    settings = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise RequestError(f"{word} needs the form key=value", "For example: learning_rate=1e-5")
+        settings[key.removeprefix("train.")] = parse_yaml(f"value: {text}", word)[0]["value"]
+    return settings
 
 
 def remove(arguments: argparse.Namespace) -> int:
     run = store.find(arguments.run)
     summary = summarize(run)
-    if summary.state in control.ALIVE:
+    if summary.state in control.ALIVE or summary.queue_position:
         raise RequestError(f"{run.id} is {summary.state}", f"`tui-ft stop {run.id}` first.")
     freed = run.bytes_on_disk()
     if not arguments.yes:

@@ -10,6 +10,8 @@ from types import FrameType
 
 from tui_ft import units
 from tui_ft.cli import output
+from tui_ft.cli.control import parse_settings
+from tui_ft.cli.queue import wanted_bytes
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.findings import Finding
 from tui_ft.recipe import presets
@@ -30,8 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     from tui_ft.start import parse_trust, start_run
 
     trust = parse_trust(arguments.trust_remote_code)
+    when_free = wanted_bytes(arguments)
     recipe = presets.open_recipe(arguments.recipe, arguments.set)
-    started = start_run(recipe, force=arguments.force, trust=trust, on_warning=_warn)
+    started = start_run(recipe, force=arguments.force, trust=trust, queued=arguments.queue, when_free=when_free, on_warning=_warn)
     return _detached(started, arguments) if arguments.detach else follow(started, arguments.json)
 
 
@@ -51,7 +54,21 @@ def resume(arguments: argparse.Namespace) -> int:
     if not arguments.run:
         raise RequestError("name the run to resume", "`tui-ft resume latest`, or `tui-ft resume --all-lost`.")
     chosen = store.find(arguments.run)
-    command = control.resume(chosen, arguments.from_step)
+    settings = parse_settings(arguments.set)
+    before = summarize(chosen).total_steps
+    waits = output.ProgressLine()
+    command = control.resume(
+        chosen,
+        arguments.from_step,
+        settings=settings,
+        accept=[key for keys in arguments.accept for key in keys.split(",") if key],
+        queued=arguments.queue,
+        when_free=wanted_bytes(arguments),
+        on_wait=lambda left: waits.show(f"{chosen.id} was last told of on another machine: looking for a sign of life, {left:.0f} s"),
+    )
+    waits.clear()
+    if before is not None and settings.get("max_steps", 0) > before:
+        output.note(f"{settings['max_steps']} steps in place of {before}: the schedule is laid out anew for them")
     if command:
         answer = control.wait(chosen, command)
         if answer.phase == "rejected":
@@ -60,15 +77,24 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def _resume_lost(arguments: argparse.Namespace) -> int:
-    lost = [candidate for candidate in store.all_runs() if summarize(candidate).state == "lost"]
-    for candidate in lost:
-        control.resume(candidate)
-        output.note(f"resumed {candidate.id}")
+    """Every run that nobody stopped. One that cannot go on is told, and does not keep the others."""
+    if arguments.set or arguments.accept or arguments.from_step is not None:
+        raise RequestError("--set, --accept and --from are for one run", "Name it: `tui-ft resume RUN …`.")
+    when_free = wanted_bytes(arguments)
+    told: list[dict[str, str]] = []
+    for candidate in control.lost_runs():
+        told.append({"run": candidate.id, "dir": str(candidate.path)})
+        try:
+            control.resume(candidate, queued=arguments.queue, when_free=when_free)
+            output.note(f"resumed {candidate.id}")
+        except TuiFtError as error:
+            told[-1]["error"] = " ".join(error.lines())
+            output.note("\n".join([f"{candidate.id} was not resumed: {error.lines()[0]}", *error.lines()[1:]]))
     if arguments.json:
-        output.print_json([{"run": candidate.id, "dir": str(candidate.path)} for candidate in lost])
-    elif not lost:
+        output.print_json(told)
+    elif not told:
         output.say("No run is lost.")
-    return 0
+    return 1 if any("error" in entry for entry in told) else 0
 
 
 def _warn(finding: Finding) -> None:
@@ -78,6 +104,8 @@ def _warn(finding: Finding) -> None:
 def _detached(started: Run, arguments: argparse.Namespace) -> int:
     if arguments.json:
         output.print_json({"run": started.id, "dir": str(started.path)})
+    elif summarize(started).state == "queued":
+        output.say(f"{started.id} waits in the queue and begins by itself.\n  tui-ft queue\n  tui-ft queue cancel {started.id}")
     else:
         output.say(f"{started.id} runs in the background.\n  tui-ft attach {started.id}\n  tui-ft status --watch")
     return 0
@@ -102,8 +130,11 @@ class _Interrupts:
         count = self.count
         if count > seen:
             now = count > 1
-            output.note("\nstopping now" if now else "\nsaving and stopping after this step; Ctrl+C again stops now")
             try:
+                if control.cancel(self.run):
+                    output.note("\ntaken out of the queue")
+                    return count
+                output.note("\nstopping now" if now else "\nsaving and stopping after this step; Ctrl+C again stops now")
                 command = control.stop(self.run, now=now)
                 if now and control.wait(self.run, command, FORCE_SECONDS).phase == "waiting":
                     control.end_by_force(self.run)
@@ -118,11 +149,13 @@ def follow(run: Run, as_json: bool) -> int:
     A hang-up ends only this process: SIGHUP keeps its default action, and the run never knew of us.
     """
     interrupts, seen = _Interrupts(run), 0
+    attempt = run.attempt()  # what earlier ones told is no news to whoever resumes
     reader, line = EventReader(run, only=REMARKED), output.ProgressLine()
     while True:
         seen = interrupts.act(seen)
         for event in reader.stream():
-            _remark(line, event)
+            if event["attempt"] >= attempt:
+                _remark(line, event)
         summary = summarize(run)
         if summary.state in EXIT_CODES:
             break

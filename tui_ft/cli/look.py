@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tui_ft.runs.summary import summarize
 WATCH_SECONDS = 2.0
 QUICK_SECONDS = 2.0
 """What takes no longer shows no progress."""
-LIVE = ("starting", "running", "paused")
+LIVE = ("starting", "running", "paused")  # and what waits in the queue
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -135,7 +136,7 @@ def show(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     while True:
         summaries = [summarize(run) for run in store.all_runs()]
-        live = [summary for summary in summaries if summary.state in LIVE]
+        live = [summary for summary in summaries if summary.state in LIVE or summary.queue_position]
         if arguments.json:
             output.print_json(live)
         else:
@@ -161,12 +162,15 @@ def logs(arguments: argparse.Namespace) -> int:
             file = run.logs / f"{attempt}.{name}"
             if file.exists():
                 with file.open("rb") as stream:
+                    if stream.seek(0, os.SEEK_END) < offsets[name]:
+                        offsets[name] = 0  # it was begun anew: a log does not grow without bound
                     stream.seek(offsets[name])
                     text = stream.read()
                 offsets[name] += len(text)
                 if text:
                     print(output.visible(text.decode("utf-8", "replace")), end="", flush=True)
-        if not arguments.follow or summarize(run).state not in LIVE:
+        summary = summarize(run)
+        if not arguments.follow or not (summary.state in LIVE or summary.queue_position):
             return 0
         if run.attempt() != attempt:
             attempt, offsets = run.attempt(), {"err": 0, "out": 0}

@@ -62,6 +62,8 @@ def one_run(summary: Summary) -> str:
     parts = [summary.run, summary.state]
     if summary.state == "starting" and summary.stage:
         parts.append(f"{summary.stage} {summary.stage_pace}".rstrip())
+    if summary.queue_position:
+        parts.append(summary.reason)
     if summary.step:
         parts.append(f"step {steps(summary)}")
         parts.append(f"loss {number(summary.last_loss)}")

@@ -57,13 +57,26 @@ def _training(commands: argparse._SubParsersAction) -> None:
     _settings(demo)
     run = _command(commands, "run", "start a run and follow it", _lazily("drive", "run"), recipe=True)
     run.add_argument("--detach", action="store_true", help="return as soon as it has started")
-    run.add_argument("--force", action="store_true", help="start although the plan says that it does not fit")
+    _queueing(run)
+    run.add_argument("--force", action="store_true", help="start although the plan says that it does not fit, or another run has the GPU")
     run.add_argument("--trust-remote-code", action="append", default=[], metavar="REPO@COMMIT", help="let this repository's Python code run")
     resume = _command(commands, "resume", "go on with a paused, stopped, failed or lost run", _lazily("drive", "resume"))
     resume.add_argument("run", metavar="RUN", nargs="?", help="id, unique prefix, or latest")
-    resume.add_argument("--all-lost", action="store_true", help="every run whose processes are gone")
+    resume.add_argument("--all-lost", action="store_true", help="every run whose processes are gone, or were ended by the system")
+    _queueing(resume)
     resume.add_argument("--detach", action="store_true", help="return as soon as it has started")
     resume.add_argument("--from", dest="from_step", type=int, metavar="STEP", help="go back to this checkpoint")
+    resume.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="learning_rate from there on, or max_steps: more of them extend the run"
+    )
+    resume.add_argument(
+        "--accept", action="append", default=[], metavar="KEY[,KEY]", help="go on although this is not what it was when the run began; or all"
+    )
+
+
+def _queueing(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--queue", action="store_true", help="wait until no other run has the GPU, in order")
+    command.add_argument("--when-free", metavar="SIZE", help="with --queue: and until so much of its memory is free, e.g. 10GiB")
 
 
 def _looking(commands: argparse._SubParsersAction) -> None:
@@ -81,6 +94,12 @@ def _looking(commands: argparse._SubParsersAction) -> None:
     _command(commands, "attach", "the dashboard of a run", _lazily("screen", "attach"), run=True)
     logs = _command(commands, "logs", "what the worker wrote", _lazily("look", "logs"), run=True)
     logs.add_argument("-f", "--follow", action="store_true", help="go on printing while it runs")
+    checkpoints = _command(
+        commands, "checkpoints", "list, verify, zip or delete the checkpoints of a run", _lazily("checkpoints", "checkpoints_of"), run=True
+    )
+    checkpoints.add_argument("what", metavar="verify | zip | delete", nargs="?", choices=("verify", "zip", "delete"), help="nothing: list them")
+    checkpoints.add_argument("step", metavar="STEP", nargs="?", type=int, help="which one; verify without it reads all")
+    checkpoints.add_argument("--yes", action="store_true", help="do not ask before a delete")
     _command(commands, "doctor", "look for faults of this machine and installation", _lazily("look", "doctor"))
 
 
@@ -92,6 +111,12 @@ def _controlling(commands: argparse._SubParsersAction) -> None:
     stop.add_argument("--now", action="store_true", help="stop at once, without saving")
     change = _command(commands, "set", "change a running training, e.g. learning_rate=1e-5", _lazily("control", "change"), run=True)
     change.add_argument("settings", metavar="KEY=VALUE", nargs="+", help="learning_rate or max_steps")
+    queue = _command(commands, "queue", "the runs that wait for a GPU, in order", _lazily("queue", "listing"))
+    actions = queue.add_subparsers(metavar="ACTION")
+    _command(actions, "list", "the runs that wait", _lazily("queue", "listing"))
+    move = _command(actions, "move", "let a waiting run go ahead or back", _lazily("queue", "move"), run=True)
+    move.add_argument("position", metavar="POSITION", type=int, help="1 is the next to begin")
+    _command(actions, "cancel", "take a waiting run out of the queue; it can be resumed", _lazily("queue", "cancel"), run=True)
     remove = _command(commands, "rm", "delete a run with its checkpoints and model", _lazily("control", "remove"), run=True)
     remove.add_argument("--yes", action="store_true", help="do not ask")
 

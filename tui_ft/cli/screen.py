@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 
 from tui_ft.errors import RequestError
@@ -29,7 +30,17 @@ def attach(arguments: argparse.Namespace) -> int:
 def open_screen(start: str) -> int:
     from tui_ft.tui.app import run_app
 
+    _heal_terminal()
     return run_app(start)
+
+
+def _heal_terminal() -> None:
+    """A screen that was killed here has left the terminal raw, and ours would give it back as it found it."""
+    import termios
+
+    flags = termios.tcgetattr(sys.stdin)[3]
+    if not flags & termios.ICANON or not flags & termios.ECHO:
+        subprocess.run(["stty", "sane"], check=False)
 
 
 def _has_terminal() -> bool:

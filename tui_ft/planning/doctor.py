@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import platform
 import shutil
@@ -17,12 +16,17 @@ from packaging.requirements import Requirement
 from tui_ft import __version__, home, units
 from tui_ft.findings import Finding
 from tui_ft.hardware import Hardware, free_disk, read
+from tui_ft.runs.launch import is_lingering
 from tui_ft.text import one_line
 
 LITTLE_DISK = 10 * 10**9
 """Free bytes below which a model and its checkpoints soon meet the end of the disk."""
 LITTLE_MEMORY = 4 * 10**9
 SMALL_SCREEN = (80, 24)
+SYSTEMD = Path("/run/systemd/system")
+"""There where systemd has booted the machine."""
+LOGIND = tuple(Path(root, "systemd") for root in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
+"""Where the login manager is configured, the most telling first."""
 _WITHOUT_METADATA = ("torch", "transformers", "datasets", "peft", "trl", "bitsandbytes", "textual")  # checked where we run uninstalled
 
 
@@ -98,7 +102,9 @@ def _home() -> Iterator[Finding]:
     except OSError as error:
         yield Finding("error", "home", f"{place} cannot be written: {error.strerror}", "Set TUI_FT_HOME to a folder that can.")
     else:
-        yield Finding("ok", "home", f"{place} can be written")
+        exposed = home.exposure(place)
+        hint = f"`chmod go-w {place}`, or set TUI_FT_HOME to a folder of your own." if exposed else ""
+        yield Finding("error" if exposed else "ok", "home", f"{place} can be written" + (f", but {exposed}" if exposed else ""), hint)
     free = free_disk(place)
     if free is None:
         return
@@ -135,14 +141,46 @@ def _session() -> Iterator[Finding]:
     else:
         installed = "tmux is installed" if shutil.which("tmux") else "tmux is not installed"
         yield Finding("ok", "session", f"{installed}; runs go on without it when the terminal closes")
-    if not Path("/run/systemd/system").is_dir():
-        return
-    user = getpass.getuser()
-    if Path(f"/var/lib/systemd/linger/{user}").exists():
-        yield Finding("ok", "linger", "on: processes may outlive the login")
-    else:
-        hint = f"loginctl enable-linger {user}"
-        yield Finding("warning", "linger", "off: systemd may end your runs at logout, where it is set to do so (KillUserProcesses)", hint)
+    if SYSTEMD.is_dir():
+        yield _logout()
+
+
+def _logout() -> Finding:
+    """What systemd does to a run when its owner logs out."""
+    place = _kills_at_logout()
+    if is_lingering():
+        scope = "runs are started under your own manager, out of reach of the login" if shutil.which("systemd-run") else "processes outlive the login"
+        return Finding("ok", "logout", f"linger is on: {scope}")
+    if place is None:
+        return Finding("ok", "logout", "linger is off, but the login manager does not end processes at logout (KillUserProcesses is not set)")
+    return Finding(
+        "warning",
+        "logout",
+        f"linger is off, and the login manager ends all your processes at logout, your runs among them (KillUserProcesses=yes in {place})",
+        "loginctl enable-linger     (once; where you may not, ask the administrator)",
+    )
+
+
+def _kills_at_logout() -> Path | None:
+    """The file that says `KillUserProcesses=yes`; None where nothing does, as is the default.
+
+    A drop-in beats the file, a later name an earlier one, whichever folder it is in; of two with one name that in the first folder counts.
+    """
+    drop_ins: dict[str, Path] = {}
+    for folder in reversed(LOGIND):
+        drop_ins |= {file.name: file for file in (folder / "logind.conf.d").glob("*.conf")}
+    base = next((folder / "logind.conf" for folder in LOGIND if (folder / "logind.conf").is_file()), None)
+    found = None
+    for file in [*([base] if base else []), *(drop_ins[name] for name in sorted(drop_ins))]:
+        try:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        for setting in lines:
+            key, equals, value = setting.partition("=")
+            if equals and key.strip() == "KillUserProcesses":
+                found = file if value.split("#")[0].strip().lower() in ("yes", "true", "on", "1", "y", "t") else None
+    return found
 
 
 def _hub() -> Iterator[Finding]:

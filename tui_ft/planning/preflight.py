@@ -189,6 +189,10 @@ def _writable(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("error", where, f"{one_line(existing, 200)} is not a folder", "Choose another place.")
         elif not os.access(existing, os.W_OK | os.X_OK):
             yield Finding("error", where, f"{one_line(existing, 200)} cannot be written", "Check its permissions, or choose another place.")
+    for place in (home.home(), home.runs_folder()):
+        if exposed := home.exposure(place):
+            hint = f"`chmod go-w {one_line(place)}`, or set TUI_FT_HOME to a folder of your own."
+            yield Finding("error", "TUI_FT_HOME", f"runs cannot be trusted to {one_line(place, 200)}: {exposed}", hint)
 
 
 def _hub(recipe: Recipe) -> Iterator[Finding]:

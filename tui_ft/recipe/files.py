@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import types
@@ -19,6 +20,7 @@ from tui_ft.recipe.schema import Recipe
 from tui_ft.text import one_line
 
 MAX_BYTES = 1_000_000  # a recipe has a hundred lines; a larger file is something else, given by mistake
+MAX_VALUES = 10_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -78,6 +80,8 @@ def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
     """
     try:
         node = yaml.compose(text, Loader=_Loader)
+        if node and _size(node, {}) > MAX_VALUES:
+            raise ConfigError([Problem(name, f"its anchors unfold to more than {MAX_VALUES:,} values", "A recipe has a hundred.")])
         tree = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -89,6 +93,17 @@ def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
     if not isinstance(tree, dict):
         raise ConfigError([Problem(name, "a recipe is a mapping of keys to values", "Start from `tui-ft presets show demo`.")])
     return tree, dict(_key_lines(node)) if node else {}
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node unfolds to, its aliases followed; infinite where one holds itself. A few bytes can unfold to gigabytes."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def _key_lines(node: yaml.Node, path: str = "", depth: int = 0) -> Iterator[tuple[str, int]]:

@@ -61,10 +61,12 @@ class Plan(BaseModel):
     settings: dict[str, float] = Field(
         default_factory=dict, description="learning_rate, max_steps: given by a person with the resume that made this attempt."
     )
+    settings_id: str = Field("", description="Under which the events tell of these settings, so that a restart does not make them again.")
     accepted: list[str] = Field(
         default_factory=list, description="What has changed since the run began and a person resumes with all the same, by name."
     )
     queued: bool = Field(False, description="Wait in the queue until the GPU (without one, the processor) is no other run's.")
+    shared: bool = Field(False, description="Begin although another run of ours holds the GPU: a person forced it.")
     when_free: int | None = Field(None, description="Bytes that must be free on the GPU before a queued attempt begins; None: what the plan needs.")
     steps: int | None = Field(None, description="Optimizer steps; None until the rows have been counted.")
     tokens_per_step: int | None = None

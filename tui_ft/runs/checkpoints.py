@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -278,7 +278,7 @@ def _digest(checkpoint: Path) -> str:
     return "" if isinstance(manifest, str) else manifest.digest
 
 
-def best(losses: dict[int, float | None]) -> int | None:
+def best(losses: Mapping[int, float | None]) -> int | None:
     """The step with the lowest validation loss, the first of equal ones; None where nothing was measured."""
     measured = [(loss, step) for step, loss in losses.items() if loss is not None and math.isfinite(loss)]
     return min(measured)[1] if measured else None

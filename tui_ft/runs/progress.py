@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -157,6 +158,13 @@ class Progress(BaseModel):
             return cls()
 
     def write(self, run: Run) -> None:
+        """Keep it as the run's status.
+
+        Raises:
+            OSError: the disk refuses, or the run was deleted, which must not make its folder anew.
+        """
+        if not run.path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the run is gone", str(run.path))
         home.write_atomically(run.status_file, self.model_dump_json())
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from tui_ft.runs import checkpoints
+from tui_ft.runs import checkpoints, heartbeat, queue
 from tui_ft.runs.checkpoints import CheckpointInfo
 from tui_ft.runs.progress import Alert, Progress, State
 from tui_ft.runs.store import Run, read_json
+from tui_ft.text import one_line
 
-FOREIGN_SILENCE_SECONDS = 120.0
-"""On a shared file system a supervisor on another machine counts as gone after this silence."""
+ENDS = ("finished", "paused", "stopped", "failed")
+"""The outcomes with which a supervisor ends."""
 
 
 class Summary(BaseModel):
@@ -43,6 +44,7 @@ class Summary(BaseModel):
     stage_pace: str
     parameters: int | None
     trainable_parameters: int | None
+    queue_position: int | None = Field(None, description="From 1, while it waits in the queue.")
     alerts: list[Alert] = Field(default_factory=list, description="What the present attempt warns of, the newest of each kind.")
 
 
@@ -76,6 +78,7 @@ def summarize(run: Run) -> Summary:
         stage_pace=progress.stage_pace() if state == "starting" else "",
         parameters=plan.get("parameters"),
         trainable_parameters=plan.get("trainable_parameters"),
+        queue_position=queue_place(run).get("position") if state == "queued" else None,
         alerts=progress.alerts,
     )
 
@@ -85,28 +88,48 @@ def _adapter(run: Run) -> bool:
 
 
 def state_of(run: Run, progress: Progress) -> tuple[State, str]:
-    """The state and its reason: what the worker said, held against who is still alive."""
+    """The state and its reason: what the worker said, held against who is still alive. No clock has a say."""
     owner = run.owner()
     if owner is None:
         return "queued", "not started yet"
     supervisor, attempt = owner
-    if supervisor.is_alive() if supervisor.is_here() else _heard_of_lately(run):
-        if progress.attempt < attempt:
-            return "starting", progress.reason
-        if progress.ended:
-            return "running", f"writing its last files: {progress.reason}"
-        return progress.state, progress.reason
+    if supervisor.is_here():
+        return _told(run, progress, attempt) if supervisor.is_alive() else _ended(run, attempt)
+    pulse = heartbeat.observe(run)
+    if run.exit_record(attempt).get("outcome") in ENDS or pulse.still_seconds >= heartbeat.STILL_SECONDS:
+        return _ended(run, attempt)
+    state, reason = _told(run, progress, attempt)
+    seen = "" if pulse.moved else ", not seen from here"
+    return state, "; ".join(filter(None, [reason, f"on {one_line(supervisor.host, 80)}{seen}"]))
+
+
+def _told(run: Run, progress: Progress, attempt: int) -> tuple[State, str]:
+    """What a living supervisor and its worker say."""
+    waits = queue_place(run)
+    if waits:
+        return "queued", str(waits.get("reason", ""))
+    if progress.attempt < attempt:
+        return "starting", progress.reason
+    if progress.ended:
+        return "running", f"writing its last files: {progress.reason}"
+    if progress.state == "paused" and (others := queue.waiting_behind(run)):
+        wait = "another run waits for it" if others == 1 else f"{others} runs wait for it"
+        return "paused", f"{progress.reason}; it keeps {'the GPU' if run.plan().gpu else 'the CPU'}, and {wait}"
+    return progress.state, progress.reason
+
+
+def _ended(run: Run, attempt: int) -> tuple[State, str]:
+    """What the supervisor wrote down at the end; a record that only leads to a restart is no end."""
     record = run.exit_record(attempt)
-    if record:
-        return record.get("outcome", "failed"), record.get("reason", "")
+    if record.get("outcome") in ENDS:
+        return record["outcome"], str(record.get("reason", ""))
     return "lost", f"worker and supervisor are gone; `tui-ft resume {run.id}` goes on from the last checkpoint"
 
 
-def _heard_of_lately(run: Run) -> bool:
-    try:
-        return time.time() - run.status_file.stat().st_mtime < FOREIGN_SILENCE_SECONDS
-    except OSError:
-        return False
+def queue_place(run: Run) -> dict[str, Any]:
+    """`position` and `reason` of a run whose supervisor waits in the queue, as it last told; empty for any other."""
+    told = read_json(run.owner_file).get("queued")
+    return told if isinstance(told, dict) else {}
 
 
 def is_held(run: Run) -> bool:

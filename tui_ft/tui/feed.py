@@ -79,6 +79,7 @@ class Feed:
             with (self.run.logs / f"{attempt}.err").open("rb") as file:
                 end = file.seek(0, os.SEEK_END)
                 start = self._errors.get(attempt, max(0, end - TAIL))
+                start = start if start <= end else 0  # it was begun anew, having grown too long
                 file.seek(start)
                 block = file.read(TAIL)
         except OSError:

@@ -78,6 +78,8 @@ def unavailable(action: str, run: Run, summary: Summary | None, has_checkpoint: 
         return ""
     state = summary.state
     here = state in control.ALIVE
+    if summary.queue_position is not None and action in ("stop", "resume"):
+        return "it waits in the queue and begins by itself" if action == "resume" else ""
     if action in ("pause", "free", "checkpoint", "learning_rate", "stop", "stop_now"):
         if state == "paused" and not _has_worker(run):
             return "it is paused with its memory freed: resume it first" if action != "pause" else "it is paused; resume goes on"
@@ -86,7 +88,7 @@ def unavailable(action: str, run: Run, summary: Summary | None, has_checkpoint: 
         return "" if state in control.RESUMABLE else f"the run is {state}"
     if action == "resume_from":
         return "no checkpoint is selected" if not has_checkpoint else ("stop the run first" if here else "")
-    if action == "zip":
+    if action in ("zip", "verify", "delete_checkpoint"):
         return "" if has_checkpoint else "there is no checkpoint yet"
     if action == "chat":
         return "" if summary.model else "there is no model yet: it is written when the run ends"

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tui_ft import hardware
 from tui_ft.errors import TuiFtError
@@ -17,9 +17,10 @@ from tui_ft.runs.commands import Command
 from tui_ft.runs.store import Run
 from tui_ft.text import one_line
 from tui_ft.worker.health import Health, Measured, Warning
-from tui_ft.worker.inbox import Inbox, StopNow, effected_settings
+from tui_ft.worker.inbox import Inbox, StopNow
 from tui_ft.worker.journal import Journal
 from tui_ft.worker.saving import Saving
+from tui_ft.worker.steering import Steering
 
 if TYPE_CHECKING:  # no torch in here: the rules of a run can be driven, and tried, by a process that starts at once
     from transformers import TrainerControl, TrainerState
@@ -48,7 +49,9 @@ class Conductor:
 
     trainer: Trainer
 
-    def __init__(self, run: Run, recipe: Recipe, journal: Journal, inbox: Inbox, steps_per_epoch: int, has_validation: bool) -> None:
+    def __init__(
+        self, run: Run, recipe: Recipe, journal: Journal, inbox: Inbox, steps_per_epoch: int, has_validation: bool, steering: Steering | None = None
+    ) -> None:
         self.run = run
         self.recipe = recipe
         self.journal = journal
@@ -57,7 +60,7 @@ class Conductor:
         self.has_validation = has_validation
         self.outcome = "finished"
         self.reason = ""
-        self._replayed = effected_settings(journal.history)
+        self.steering = steering or Steering(journal, run.plan(journal.attempt))
         self.evaluations = journal.past.evaluations
         for checkpoint in checkpoints.listing(run):
             self.evaluations.know(checkpoint.step, checkpoint.eval_loss)  # their events may be lost
@@ -74,9 +77,7 @@ class Conductor:
 
     def begin(self, state: TrainerState, control: TrainerControl) -> None:
         self.inbox.step = state.global_step
-        for step, settings in self._replayed:
-            if step == state.global_step or (step < state.global_step and "max_steps" in settings):
-                self._apply(settings, state)
+        self.steering.begin(self.trainer, state)
         self.journal.state("running")
         self.inbox.poll()
         if self.inbox.stand_still:
@@ -87,9 +88,8 @@ class Conductor:
     def step_end(self, state: TrainerState, control: TrainerControl) -> None:
         """After the optimizer step, before its logging, evaluation and saving."""
         self.inbox.step = state.global_step
-        for step, settings in self._replayed:
-            if step == state.global_step:
-                self._apply(settings, state)
+        if self.steering.make_again(state):
+            control.should_training_stop = False  # the library thought that this was the last step
         self.inbox.poll()
         self.obey_settings(state)
         if state.global_step >= state.max_steps:
@@ -230,8 +230,8 @@ class Conductor:
         return self.evaluations.loss if step == self.evaluations.step else None
 
     def last_step(self, planned: int) -> int:
-        """The step after which all is done: as planned, or as a person has shortened it since."""
-        return min([planned, *(int(settings["max_steps"]) for _, settings in self._replayed if "max_steps" in settings)])
+        """The step after which all is done: as planned, or as a person has changed it since."""
+        return self.steering.steps_at(self.journal.progress.step, planned)
 
     # --- rules -------------------------------------------------------------------------------------------------
 
@@ -278,31 +278,11 @@ class Conductor:
         """Change what is asked to be changed, and note who wants the training to end."""
         self._ending += self.inbox.take("stop") if not self.inbox.wants("stop", now=True) else []
         for command in self.inbox.take("set"):
-            refusal = self._apply(command.args, state)
+            refusal = self.steering.change(command.args, state)
             self.inbox.tell(command, "rejected" if refusal else "effected", refusal or self._new_value(command))
 
     def _new_value(self, command: Command) -> str:
         return ", ".join(f"{key} = {value:g}" for key, value in command.args.items())
-
-    def _apply(self, settings: dict[str, Any], state: TrainerState) -> str:
-        """Change the training; why not, where it cannot."""
-        if "max_steps" in settings:
-            if settings["max_steps"] < state.global_step or settings["max_steps"] > self.trainer.state.max_steps:
-                return f"max_steps can go down to the current step {state.global_step}, not above {state.max_steps}: the schedule is laid out for it"
-            state.max_steps = self.trainer.state.max_steps = int(settings["max_steps"])
-        if "learning_rate" in settings:
-            self._set_peak_learning_rate(float(settings["learning_rate"]))
-        return ""
-
-    def _set_peak_learning_rate(self, peak: float) -> None:
-        """The schedule goes on with another peak. All three places, else the next step takes it back."""
-        scheduler, optimizer = self.trainer.lr_scheduler, self.trainer.optimizer
-        inner: Any = getattr(scheduler, "scheduler", scheduler)
-        for group, base in zip(optimizer.param_groups, inner.base_lrs, strict=True):
-            group["lr"] = group["lr"] * peak / base if base else peak
-            group["initial_lr"] = peak
-        inner.base_lrs = [peak for _ in inner.base_lrs]
-        inner._last_lr = [group["lr"] for group in optimizer.param_groups]
 
     def _wait_paused(self) -> None:
         """Stand still with everything in memory until told otherwise; weights and random numbers are untouched."""

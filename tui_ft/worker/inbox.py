@@ -145,9 +145,3 @@ class Inbox:
 
     def _on_term(self, *_: object) -> None:
         self.terminated = True
-
-
-def effected_settings(history: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-    """The (step, settings) of every `set` that took effect in earlier attempts, to be made again at the same steps."""
-    done = [event for event in history if event["type"] == "command" and event["name"] == "set" and event["phase"] == "effected"]
-    return [(event["step"], event["args"]) for event in done]

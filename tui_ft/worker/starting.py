@@ -6,8 +6,10 @@ from pathlib import Path
 
 from tui_ft.errors import TuiFtError
 from tui_ft.recipe import Plan
-from tui_ft.runs import checkpoints
-from tui_ft.runs.store import Run, read_json
+from tui_ft.runs import checkpoints, fingerprint
+from tui_ft.runs.fingerprint import Difference
+from tui_ft.runs.manifest import Manifest, read_manifest
+from tui_ft.runs.store import Run
 from tui_ft.worker.journal import Journal
 
 
@@ -15,19 +17,34 @@ def starting_point(run: Run, plan: Plan, journal: Journal) -> Path | None:
     """The checkpoint this attempt goes on from; None starts at step 0.
 
     Raises:
-        TuiFtError: the checkpoint that was asked for is damaged.
+        TuiFtError: the checkpoint that was asked for is damaged, or the run would not go on as it was and nobody has accepted that.
     """
-    checkpoint, notes = checkpoints.newest_valid(run, plan.from_step)
+    notes = checkpoints.clean_up(run)
+    checkpoint, damages = checkpoints.newest_valid(run, plan.from_step)
     if checkpoint is None and plan.from_step is not None:
         raise TuiFtError(
-            notes[0] if notes else f"there is no checkpoint {plan.from_step}", "`tui-ft resume` without --from takes the newest whole one."
+            damages[0] if damages else f"there is no checkpoint {plan.from_step}", "`tui-ft resume` without --from takes the newest whole one."
         )
-    step = int(read_json(checkpoint / checkpoints.MANIFEST)["step"]) if checkpoint else 0
+    manifest = manifest_of(checkpoint)
+    step = manifest.step if manifest else 0
+    journal.begin(step, run.record().get("versions", {}))
+    if manifest:
+        tell_accepted(journal, fingerprint.require_same(run, fingerprint.differences(manifest, run.recipe(), plan), plan.accepted))
     for later in checkpoints.steps(run):
         if later > step:  # of the past that this attempt supersedes: a later resume must not fall back into it
             checkpoints.set_aside(run, later)
             notes.append(f"checkpoint {later} is set aside: the run goes on from step {step}")
-    journal.begin(step, run.record().get("versions", {}))
-    for note in notes:
-        journal.alert("checkpoint", "warning", note, "It is kept in ckpt/quarantine.")
+    for note in [*damages, *notes]:
+        journal.alert("checkpoint", "warning", note, "What is set aside lies in ckpt/quarantine.")
     return checkpoint
+
+
+def manifest_of(checkpoint: Path | None) -> Manifest | None:
+    """The manifest of a checkpoint that was verified; None where an attempt begins at step 0."""
+    manifest = read_manifest(checkpoint) if checkpoint else None
+    return manifest if isinstance(manifest, Manifest) else None
+
+
+def tell_accepted(journal: Journal, differences: list[Difference]) -> None:
+    for difference in differences:
+        journal.alert("changed", "warning", f"{difference}, accepted by whoever resumed", "The result is another one than without a stop.")

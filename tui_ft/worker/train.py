@@ -10,21 +10,26 @@ from typing import Any
 import torch
 from trl import SFTConfig, pack_dataset
 
+from tui_ft import demo
 from tui_ft.data import prepare as data
 from tui_ft.data import tokenizer as tokenizers
-from tui_ft.errors import TuiFtError
+from tui_ft.data.sources import open_source
 from tui_ft.hub.download import download
 from tui_ft.hub.network import go_offline
 from tui_ft.modeling import adapters, load
 from tui_ft.recipe import Plan, Recipe
 from tui_ft.recipe.schema import parse_bytes
-from tui_ft.runs import checkpoints
-from tui_ft.runs.store import Run, read_json
+from tui_ft.runs import fingerprint
+from tui_ft.runs.fingerprint import Difference
+from tui_ft.runs.manifest import Manifest
+from tui_ft.runs.store import Run
 from tui_ft.worker.conductor import Conductor
 from tui_ft.worker.finish import finish
 from tui_ft.worker.inbox import Inbox, StopNow
 from tui_ft.worker.journal import Journal
-from tui_ft.worker.starting import starting_point
+from tui_ft.worker.sampler import Order, lengths_of
+from tui_ft.worker.starting import manifest_of, starting_point, tell_accepted
+from tui_ft.worker.steering import Steering
 from tui_ft.worker.trainer import Trainer
 
 
@@ -40,6 +45,8 @@ class Samples:
     """Tokens of all training samples."""
     singles: int
     """Training samples before packing."""
+    files: list[Path]
+    """What they were read from, on this machine."""
     packed: bool = False
 
 
@@ -50,21 +57,23 @@ def train(run: Run, plan: Plan, journal: Journal, inbox: Inbox) -> tuple[str, st
         StopNow: it was told to leave at once.
         TuiFtError: whatever a person can mend.
     """
-    recipe = run.recipe()
     checkpoint = starting_point(run, plan, journal)
+    before = manifest_of(checkpoint)
+    recipe = _pinned(run.recipe(), before)
     torch.manual_seed(recipe.train.seed)
-    _download(run, recipe, journal, inbox)
+    snapshot = _download(run, recipe, journal, inbox)
     tokenizer = tokenizers.load(recipe.model, recipe.prompt)
     samples = _prepare(recipe, plan, tokenizer, journal, inbox)
-    _same_data(samples, checkpoint)
+    _same_data(run, plan, samples, before, journal)
     model, samples = _load(run, recipe, plan, tokenizer, samples, journal, inbox)
-    plan = _resolve(run, recipe, plan, samples, model, journal)
+    steering = Steering(journal, plan)
+    plan = _resolve(run, recipe, plan, samples, model, journal, steering)
     steps_per_epoch = _steps_per_epoch(len(samples.train), plan)
-    conductor = Conductor(run, recipe, journal, inbox, steps_per_epoch, samples.validation is not None)
+    conductor = Conductor(run, recipe, journal, inbox, steps_per_epoch, samples.validation is not None, steering)
     journal.history.clear()  # hundreds of megabytes after 100 000 steps, and nobody needs it from here on
     trainer = Trainer(
         model=model,
-        args=_arguments(run, recipe, plan, samples),
+        args=_arguments(run, recipe, plan, samples, steering),
         train_dataset=samples.train,
         eval_dataset=samples.validation,
         processing_class=tokenizer,
@@ -72,9 +81,11 @@ def train(run: Run, plan: Plan, journal: Journal, inbox: Inbox) -> tuple[str, st
         recipe=recipe,
         journal=journal,
         conductor=conductor,
-        data_fingerprint=samples.fingerprint,
+        order=_order(recipe, plan, samples),
+        fingerprint=_fingerprint(recipe, plan, samples, snapshot),
+        tokens_before=before.tokens if before else None,
     )
-    if checkpoint and journal.progress.step >= conductor.last_step(plan.steps or 0):
+    if checkpoint and journal.progress.step >= (plan.steps or 0):
         trainer.take_back(checkpoint, journal.progress.step)  # every step is done, only the final model is missing; the library would train one more
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -87,12 +98,12 @@ def _done(trainer: Trainer) -> str:
     return f"all {trainer.state.global_step} steps are done"
 
 
-def _download(run: Run, recipe: Recipe, journal: Journal, inbox: Inbox) -> None:
+def _download(run: Run, recipe: Recipe, journal: Journal, inbox: Inbox) -> Path | None:
     def on_progress(done: int, total: int) -> None:
         journal.stage("download", done, total)
         _leave_if_told(inbox)
 
-    download(recipe.model, on_progress, run.record().get("trust_remote_code"))
+    return download(recipe.model, on_progress, run.record().get("trust_remote_code"))
 
 
 def _prepare(recipe: Recipe, plan: Plan, tokenizer: Any, journal: Journal, inbox: Inbox) -> Samples:
@@ -104,7 +115,23 @@ def _prepare(recipe: Recipe, plan: Plan, tokenizer: Any, journal: Journal, inbox
     report = prepared.report
     for finding in report.findings:
         journal.alert("data", "warning", finding.message, finding.hint)
-    return Samples(prepared.train, prepared.validation, prepared.stop_token_ids, prepared.fingerprint, report.tokens, report.train_samples)
+    return Samples(
+        train=prepared.train,
+        validation=prepared.validation,
+        stop_token_ids=prepared.stop_token_ids,
+        fingerprint=prepared.fingerprint,
+        tokens=report.tokens,
+        singles=report.train_samples,
+        files=_files_of(recipe),
+    )
+
+
+def _files_of(recipe: Recipe) -> list[Path]:
+    """The local files that the rows come from; none where they come from the Hub or with the program."""
+    if recipe.data.source == demo.NAME or not Path(recipe.data.source).exists():
+        return []
+    sides = [None, recipe.data.validation if isinstance(recipe.data.validation, str) else None]
+    return sorted({path for split in dict.fromkeys(sides) for path in open_source(recipe.data, split).paths})
 
 
 def _leave_if_told(inbox: Inbox) -> None:
@@ -118,15 +145,32 @@ def _leave_if_told(inbox: Inbox) -> None:
         raise StopNow("stopped before the first step of this attempt")
 
 
-def _same_data(samples: Samples, checkpoint: Path | None) -> None:
+def _same_data(run: Run, plan: Plan, samples: Samples, before: Manifest | None, journal: Journal) -> None:
     """A resume on other rows would be another run.
 
     Raises:
-        TuiFtError: the rows are not those the checkpoint was trained on.
+        Changed: the rows are not those the checkpoint was trained on, and nobody has accepted that.
     """
-    before = read_json(checkpoint / checkpoints.MANIFEST).get("data") if checkpoint else None
-    if before and before != samples.fingerprint:
-        raise TuiFtError("the dataset has changed since this run began", "Restore it (data.source), or start a new run with `tui-ft run`.")
+    if before and before.data and before.data != samples.fingerprint:
+        why = "the samples made of it are others"
+        difference = Difference(key=fingerprint.DATA, before=before.data[:8], now=samples.fingerprint[:8], why=why)
+        tell_accepted(journal, fingerprint.require_same(run, [difference], plan.accepted))
+
+
+def _pinned(recipe: Recipe, before: Manifest | None) -> Recipe:
+    """The recipe with the commit of the Hub model that the run began with: its main branch may have moved on since."""
+    commit = before.settings.get(fingerprint.REVISION) if before else None
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"revision": commit})}) if isinstance(commit, str) else recipe
+
+
+def _fingerprint(recipe: Recipe, plan: Plan, samples: Samples, snapshot: Path | None) -> dict[str, Any]:
+    """What each checkpoint tells of the training it belongs to."""
+    settings = fingerprint.settings_of(recipe, plan)
+    if snapshot:
+        settings[fingerprint.REVISION] = snapshot.name
+    inputs = {fingerprint.MODEL: fingerprint.model_files(recipe.model.name), fingerprint.DATA: samples.files}
+    found = {key: fingerprint.files(paths) for key, paths in inputs.items()}
+    return {"data": samples.fingerprint, "settings": settings, "versions": fingerprint.versions(), "inputs": found}
 
 
 def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples, journal: Journal, inbox: Inbox) -> tuple[Any, Samples]:
@@ -150,7 +194,7 @@ def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples
     if plan.packing:
         if adapters.is_leaking(model, len(tokenizer)):
             cause = "packed documents would read one another in this model: it does not pass position ids to its attention"
-            journal.alert("packing", "warning", cause, "Samples are padded instead of packed.")
+            journal.alert("packing", "warning", cause, "Batches of like lengths are padded instead.")
         else:
             samples = _pack(samples, recipe.prompt.max_length)
     new_tokens = _added_markers(tokenizer) if recipe.prompt.add_tokens else []
@@ -168,7 +212,7 @@ def _pack(samples: Samples, length: int) -> Samples:
     return replace(samples, train=pack_dataset(samples.train, length, "bfd"), packed=True)
 
 
-def _resolve(run: Run, recipe: Recipe, plan: Plan, samples: Samples, model: Any, journal: Journal) -> Plan:
+def _resolve(run: Run, recipe: Recipe, plan: Plan, samples: Samples, model: Any, journal: Journal, steering: Steering) -> Plan:
     """The plan with what only the rows and the real model could tell; written into the run and told."""
     everything, trainable = adapters.parameter_counts(model)
     changes: dict[str, Any] = {"parameters": everything, "trainable_parameters": trainable, "packing": samples.packed}
@@ -177,8 +221,13 @@ def _resolve(run: Run, recipe: Recipe, plan: Plan, samples: Samples, model: Any,
         changes |= {"micro_batch": 1, "accumulation": rows}
         reason = f"{rows} packed rows of micro-batch 1 hold the mean tokens of {plan.effective_batch} single samples"
         changes["reasons"] = {**plan.reasons, "micro_batch": reason}
+    elif plan.packing:
+        changes["length_grouped"] = True
+        reason = "packed documents would read one another in this model; batches of like lengths waste little on padding"
+        changes["reasons"] = {**plan.reasons, "packing": reason, "length_grouped": reason}
     plan = plan.model_copy(update=changes)
-    steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * _steps_per_epoch(len(samples.train), plan))
+    steering.planned = recipe.train.max_steps or math.ceil(recipe.train.epochs * _steps_per_epoch(len(samples.train), plan))
+    steps = steering.steps_at(journal.progress.step, steering.planned)
     per_step = round(samples.tokens / len(samples.train) * plan.micro_batch * plan.accumulation)
     plan = plan.model_copy(update={"steps": steps, "tokens_per_step": per_step})
     run.write_plan(journal.attempt, plan)
@@ -195,14 +244,19 @@ def _added_markers(tokenizer: Any) -> list[int]:
     return sorted(index for token, index in tokenizer.get_added_vocab().items() if token in tokenizer.chat_template)
 
 
-def _arguments(run: Run, recipe: Recipe, plan: Plan, samples: Samples) -> SFTConfig:
+def _order(recipe: Recipe, plan: Plan, samples: Samples) -> Order:
+    rows = len(samples.train)
+    lengths = lengths_of(samples.train) if plan.length_grouped and not samples.packed else None
+    return Order(rows, recipe.train.seed, plan.micro_batch * plan.accumulation, lengths)
+
+
+def _arguments(run: Run, recipe: Recipe, plan: Plan, samples: Samples, steering: Steering) -> SFTConfig:
     """The library's arguments. Evaluation and saving are `no` there: the conductor decides them."""
     settings = recipe.train
     recompute = plan.activation_checkpointing
     return SFTConfig(
         output_dir=str(run.checkpoints),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps or -1,
+        max_steps=steering.furthest(plan.steps or 0),  # the conductor ends it where it is to end
         per_device_train_batch_size=plan.micro_batch,
         per_device_eval_batch_size=plan.micro_batch,
         gradient_accumulation_steps=plan.accumulation,
@@ -232,7 +286,8 @@ def _arguments(run: Run, recipe: Recipe, plan: Plan, samples: Samples) -> SFTCon
         report_to=list(recipe.log.trackers) or "none",
         run_name=run.id,
         disable_tqdm=True,
-        dataloader_num_workers=0,
+        dataloader_num_workers=plan.data_workers,
+        dataloader_persistent_workers=False,  # with dropout they would not resume exactly
         dataloader_pin_memory=torch.cuda.is_available(),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, get_scheduler
 from trl import SFTTrainer
 
 from tui_ft.recipe import Recipe
@@ -17,12 +17,29 @@ from tui_ft.runs import checkpoints
 from tui_ft.runs.store import Run
 from tui_ft.worker.conductor import Conductor
 from tui_ft.worker.journal import Journal
+from tui_ft.worker.sampler import Order
 
 
 class Trainer(SFTTrainer):
     """The parts of the training loop that a run needs otherwise than the library does them."""
 
-    def __init__(self, *args: Any, run: Run, recipe: Recipe, journal: Journal, conductor: Conductor, data_fingerprint: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        run: Run,
+        recipe: Recipe,
+        journal: Journal,
+        conductor: Conductor,
+        order: Order,
+        fingerprint: dict[str, Any],
+        tokens_before: int | None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            fingerprint: what each checkpoint tells of the training it belongs to.
+            tokens_before: trained on up to the checkpoint this attempt goes on from; None: as the events tell.
+        """
         adapters = [(p, p.data) for p in kwargs["model"].parameters() if p.requires_grad]
         super().__init__(*args, callbacks=[Hooks(conductor)], **kwargs)
         self.remove_callback(PrinterCallback)  # the journal prints
@@ -32,8 +49,9 @@ class Trainer(SFTTrainer):
         self.recipe = recipe
         self.journal = journal
         self.conductor = conductor
-        self.data_fingerprint = data_fingerprint
-        self.tokens_before = journal.progress.tokens
+        self.order = order
+        self.fingerprint = fingerprint
+        self.tokens_before = journal.progress.tokens if tokens_before is None else tokens_before
         self._counted_tokens = 0
         self._clock = time.monotonic()
         conductor.trainer = self
@@ -59,12 +77,36 @@ class Trainer(SFTTrainer):
             loss=logs["loss"],
             learning_rate=logs.get("learning_rate"),
             grad_norm=logs.get("grad_norm"),
-            tokens=int(self.tokens_before + tokens),
+            tokens=self._tokens(),
             tokens_per_second=speed,
             memory_bytes=peak_memory_bytes(),
         )
         self._counted_tokens = tokens
-        self.conductor.check_health(logs["loss"], logs.get("grad_norm"), logs.get("learning_rate"), int(self.tokens_before + tokens), speed)
+        self.conductor.check_health(logs["loss"], logs.get("grad_norm"), logs.get("learning_rate"), self._tokens(), speed)
+
+    def _tokens(self) -> int:
+        """Real tokens trained on since the run began; the library counts those of this process."""
+        return int(self.tokens_before + self._total_train_tokens)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
+        return self.order
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Laid out for the steps that were meant at the checkpoint, which a person may have changed later on."""
+        steering = self.conductor.steering
+        return super().create_scheduler(steering.horizon_at(self.journal.progress.step, steering.planned or num_training_steps), optimizer)
+
+    def lay_out_schedule(self, steps: int) -> None:
+        """The schedule for another number of steps, at the same place and with the same peak."""
+        stand_in = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        arguments = {"num_warmup_steps": self.args.get_warmup_steps(steps), "scheduler_specific_kwargs": self.args.lr_scheduler_kwargs}
+        fresh: Any = get_scheduler(self.args.lr_scheduler_type, optimizer=stand_in, num_training_steps=steps, **arguments)
+        now: Any = self.lr_scheduler
+        if hasattr(now, "lr_lambdas"):  # the others do not look ahead
+            now.lr_lambdas = [fresh.lr_lambdas[0]] * len(now.lr_lambdas)
+            for group, base in zip(self.optimizer.param_groups, now.base_lrs, strict=True):
+                group["lr"] = base * fresh.lr_lambdas[0](now.last_epoch)
+            now._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         super()._maybe_log_save_evaluate(*args, **kwargs)
@@ -100,7 +142,7 @@ class Trainer(SFTTrainer):
             self._save_rng_state(str(staged))
             self.state.save_to_json(str(staged / "trainer_state.json"))
             (staged / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody may load
-            facts = {"eval_loss": self.conductor.eval_loss_at(step), "data": self.data_fingerprint, "attempt": self.journal.attempt}
+            facts = {"eval_loss": self.conductor.eval_loss_at(step), "attempt": self.journal.attempt, "tokens": self._tokens(), **self.fingerprint}
             published = checkpoints.publish(staged, self.run, step, facts)
         except Exception as error:  # a full disk arrives as OSError, SafetensorError or RuntimeError
             checkpoints.discard_staging(self.run)

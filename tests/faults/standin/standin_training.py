@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tui_ft.recipe import Plan
-from tui_ft.runs import checkpoints
+from tui_ft.runs import checkpoints, fingerprint
 from tui_ft.runs.store import Run, read_json
 from tui_ft.worker.conductor import Conductor
 from tui_ft.worker.inbox import Inbox
@@ -103,12 +103,13 @@ class Trainer:
         """As the real one: staged, published, and a failure told to the conductor."""
         step = self.state.global_step
         try:
+            self.conductor.require_room()
             staged = checkpoints.staging(self.run)
             (staged / "weights.json").write_text(json.dumps(self.weights))
             kept = {"lr": self.optimizer.param_groups[0], "base_lrs": self.lr_scheduler.base_lrs}
             (staged / "optimizer.json").write_text(json.dumps(kept))
             (staged / "filler.bin").write_bytes(bytes([step % 251]) * (1 << 16))
-            facts = {"eval_loss": self.conductor.eval_loss_at(step), "data": "the same", "attempt": self.journal.attempt}
+            facts = {"eval_loss": self.conductor.eval_loss_at(step), "attempt": self.journal.attempt, "versions": fingerprint.versions()}
             published = checkpoints.publish(staged, self.run, step, facts)
         except Exception as error:
             checkpoints.discard_staging(self.run)

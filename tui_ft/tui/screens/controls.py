@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from tui_ft import units
 from tui_ft.errors import TuiFtError
-from tui_ft.runs import control
+from tui_ft.runs import control, queue
+from tui_ft.runs.fingerprint import Changed
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import CheckpointInfo, Summary
 from tui_ft.tui import requests as ask
@@ -26,6 +28,8 @@ class ControlScreen(TuiScreen):
     def __init__(self) -> None:
         super().__init__()
         self.requests = ask.Requests()
+        self._resuming: int | None = None
+        """The checkpoint that the last resume was asked to go back to."""
 
     @property
     def checkpoint(self) -> CheckpointInfo | None:
@@ -45,7 +49,9 @@ class ControlScreen(TuiScreen):
 
     def on_asked(self, event: ask.Asked) -> None:
         self.requests.take(event)
-        if event.error:
+        if isinstance(event.error, Changed):
+            self._ask_to_accept(event.words, event.error)
+        elif event.error:
             self.tui.report(event.error)
         self.look()
 
@@ -67,19 +73,33 @@ class ControlScreen(TuiScreen):
         self._request("pause and free the memory", lambda: control.pause(self.run, free_gpu=True))
 
     def action_resume(self) -> None:
-        self._request("resume", lambda: control.resume(self.run))
+        self._resume("resume")
+
+    def _resume(self, words: str, step: int | None = None, accept: Sequence[str] = ()) -> None:
+        self._resuming = step
+        self._request(words, lambda: control.resume(self.run, step, accept=accept))
+
+    def _ask_to_accept(self, words: str, changed: Changed) -> None:
+        listed = "\n".join(f"· {difference}" for difference in changed.differences)
+        question = Confirm("Go on although this has changed?", f"{listed}\nThe result is then another one than without a stop.", yes="Go on")
+        keys = [difference.key for difference in changed.differences]
+        self.app.push_screen(question, lambda sure: self._resume(words, self._resuming, keys) if sure else None)
 
     def action_resume_from(self) -> None:
         checkpoint = self.checkpoint
         if checkpoint:
             step = checkpoint.step
             question = Confirm(f"Go on from the checkpoint at step {step}?", "What was measured after it is measured again.", yes="Go on")
-            self._request_if_sure(question, f"resume from {step}", lambda: control.resume(self.run, step))
+            self.app.push_screen(question, lambda sure: self._resume(f"resume from {step}", step) if sure else None)
 
     def action_checkpoint(self) -> None:
         self._request("checkpoint", lambda: control.checkpoint(self.run))
 
     def action_stop(self) -> None:
+        if self.summary and self.summary.queue_position is not None:
+            question = Confirm("Take this run out of the queue?", "It will not begin by itself; it can be resumed.", yes="Take out", no="Let it wait")
+            self._request_if_sure(question, "take out of the queue", lambda: queue.cancel(self.run))
+            return
         question = Confirm("Stop this run after the current step?", "A checkpoint is saved first; the run can be resumed.", yes="Stop")
         self._request_if_sure(question, "stop and save", lambda: control.stop(self.run))
 
@@ -108,6 +128,19 @@ class ControlScreen(TuiScreen):
         checkpoint = self.checkpoint
         if checkpoint:
             self._request(f"zip of step {checkpoint.step}", partial(checkpoint_list.pack, checkpoint))
+
+    def action_verify(self) -> None:
+        checkpoint = self.checkpoint
+        if checkpoint:
+            self._request(f"verify checkpoint {checkpoint.step}", partial(checkpoint_list.verify, self.run, checkpoint.step))
+
+    def action_delete_checkpoint(self) -> None:
+        checkpoint = self.checkpoint
+        if checkpoint:
+            step, size = checkpoint.step, units.size(checkpoint.bytes + (checkpoint.zip or 0))
+            detail = f"{'It is the best by validation loss. ' if checkpoint.best else ''}{size} are free again; nothing brings it back."
+            question = Confirm(f"Delete the checkpoint at step {step}?", detail, yes="Delete", no="Keep")
+            self._request_if_sure(question, f"delete checkpoint {step}", partial(checkpoint_list.delete, self.run, step))
 
     def action_chat(self) -> None:
         self.tui.open_chat(self.run)

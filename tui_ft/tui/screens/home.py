@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from textual import on
@@ -16,11 +14,8 @@ from textual.widgets import Footer, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from tui_ft import units
-from tui_ft.runs import control
 from tui_ft.tui import keys
-from tui_ft.tui import requests as ask
-from tui_ft.tui.screen import TuiScreen
-from tui_ft.tui.screens.confirm import Confirm
+from tui_ft.tui.screens.run_actions import RunActions
 from tui_ft.tui.text import line
 from tui_ft.tui.widgets.loss_chart import terminal_glyphs
 from tui_ft.tui.widgets.options import ScreenOptions
@@ -44,7 +39,7 @@ class Machine(Message):
     words: str
 
 
-class HomeScreen(TuiScreen):
+class HomeScreen(RunActions):
     """Runs above presets; side by side where the terminal is wide."""
 
     GROUP = "home"
@@ -77,14 +72,14 @@ class HomeScreen(TuiScreen):
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
         self.query_one(PresetList).load()
-        self._look(first=True)
+        self.look(first=True)
         self.query_one("#runs" if self.table.rows else "#presets").focus()
-        self.set_interval(SECONDS, self._look)
+        self.set_interval(SECONDS, self.look)
         self.run_worker(self._read_machine, thread=True, exit_on_error=False)
 
     def on_screen_resume(self) -> None:
         self.query_one(PresetList).load()
-        self._look()
+        self.look()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._list_runs)
@@ -108,7 +103,7 @@ class HomeScreen(TuiScreen):
     def on_machine(self, event: Machine) -> None:
         self.query_one("#presets-pane").border_subtitle = line(event.words, 50)  # type: ignore[assignment]
 
-    def _look(self, first: bool = False) -> None:
+    def look(self, first: bool = False) -> None:
         """One look at the runs: only the lines that changed are drawn again."""
         if not self.is_current and not first:
             return
@@ -166,19 +161,6 @@ class HomeScreen(TuiScreen):
     def on_descendant_focus(self) -> None:
         self._tell()
 
-    def unavailable(self, action: str) -> str:
-        if action not in ("chat", "resume", "delete") or not self.is_mounted:
-            return ""
-        row = None if self.on_presets else self.row
-        if row is None:
-            return "no run is selected"
-        state = row.summary.state
-        if action == "chat":
-            return "" if row.summary.model else "this run has no model yet"
-        if action == "resume":
-            return "" if state in control.RESUMABLE else f"this run is {state}"
-        return "this run is live: stop it first" if row.is_live and state != "queued" else ""
-
     def action_open(self) -> None:
         if self.on_presets:
             name = self.query_one("#presets", ScreenOptions).selected
@@ -192,38 +174,6 @@ class HomeScreen(TuiScreen):
 
     def action_demo(self) -> None:
         self.tui.open_wizard(preset="demo")
-
-    def action_chat(self) -> None:
-        if self.row:
-            self.tui.open_chat(self.row.run)
-
-    def action_resume(self) -> None:
-        if self.row:
-            run = self.row.run
-            self._carry_out(f"{run.id} goes on", lambda: control.resume(run))
-
-    def action_delete(self) -> None:
-        if not self.row:
-            return
-        run = self.row.run
-        there = units.size(run.bytes_on_disk())
-        detail = f"Its checkpoints, model and log go for good: {there}. Nothing else is touched."
-        self.app.push_screen(Confirm(f"Delete {run.id}?", detail, yes="Delete", no="Keep"), partial(self._delete, run.id))
-
-    def _delete(self, run_id: str, sure: bool | None) -> None:
-        row = self.table.rows.get(run_id)
-        if sure and row:
-            self._carry_out(f"{run_id} is deleted", row.run.delete)
-
-    def _carry_out(self, words: str, act: Callable[[], str | None]) -> None:
-        self.run_worker(partial(ask.carry_out, words, act, self.post_message), thread=True, exit_on_error=False)
-
-    def on_asked(self, event: ask.Asked) -> None:
-        if event.error:
-            self.tui.report(event.error)
-        else:
-            self.notify(event.words)
-        self._look()
 
     def action_filter(self) -> None:
         field = self.query_one("#filter", Input)

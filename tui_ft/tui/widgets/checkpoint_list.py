@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from textual.content import Content
 
 from tui_ft import units
-from tui_ft.runs.summary import CheckpointInfo
+from tui_ft.errors import TuiFtError
+from tui_ft.runs import checkpoints as shelf
+from tui_ft.runs import control
+from tui_ft.runs.checkpoints import CheckpointInfo
+from tui_ft.runs.store import Run
 
 
 def archive_of(checkpoint: CheckpointInfo) -> Path:
@@ -17,8 +22,6 @@ def archive_of(checkpoint: CheckpointInfo) -> Path:
 
 def lines(checkpoints: list[CheckpointInfo]) -> list[tuple[str, Content]]:
     """(id, line) of each, the newest first; the best by validation loss is named."""
-    measured = [checkpoint.eval_loss for checkpoint in checkpoints if checkpoint.eval_loss is not None]
-    best = min(measured, default=None)
     found = []
     for checkpoint in reversed(checkpoints):
         loss = f"validation {checkpoint.eval_loss:.4f}" if checkpoint.eval_loss is not None else "not evaluated"
@@ -28,12 +31,36 @@ def lines(checkpoints: list[CheckpointInfo]) -> list[tuple[str, Content]]:
                 Content.assemble(
                     (f"step {checkpoint.step:<7}", "bold"),
                     f" {units.size(checkpoint.bytes):>9}  {loss:<17}",
-                    (" ★ best" if best is not None and checkpoint.eval_loss == best else "", "$warning"),
-                    ("  zip" if archive_of(checkpoint).is_file() else "", "$success"),
+                    (" ★ best" if checkpoint.best else "", "$warning"),
+                    ("  zip" if checkpoint.zip is not None else "", "$success"),
+                    ("  verified" if checkpoint.verified is not None else "", "$success"),
+                    (f"  damaged: {checkpoint.damage}" if checkpoint.damage else "", "$error"),
                 ),
             )
         )
     return found
+
+
+def verify(run: Run, step: int) -> None:
+    """Read all of a checkpoint, and keep what was found for the list; takes as long as reading it from the disk.
+
+    Raises:
+        TuiFtError: it is damaged.
+    """
+    damage = shelf.verify(shelf.folder(run, step))
+    with suppress(OSError):
+        shelf.remember_verified(run, step, damage)
+    if damage:
+        raise TuiFtError(f"checkpoint {step} is damaged: {damage}", "A resume sets it aside and takes the one before.")
+
+
+def delete(run: Run, step: int) -> None:
+    """Remove it with its ZIP.
+
+    Raises:
+        TuiFtError: it must stay for now, or is gone already.
+    """
+    control.delete_checkpoint(run, step)
 
 
 def pack(checkpoint: CheckpointInfo) -> None:

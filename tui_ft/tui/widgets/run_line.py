@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from textual.content import Content
 
 from tui_ft import text, units
+from tui_ft.runs.queue import ordinal
 from tui_ft.runs.summary import Summary
 from tui_ft.tui.text import line
 from tui_ft.tui.widgets.raster import Columns, Glyphs, levels, number
@@ -60,6 +61,8 @@ def run_line(summary: Summary, points: Sequence[tuple[float, float]], width: int
     share = f"{100 * min(1.0, summary.step / summary.total_steps):3.0f}%" if summary.total_steps else f"{summary.step:4d}"
     loss = "–" if summary.last_loss is None else number(round(summary.last_loss, 3))
     end = units.duration(summary.eta_seconds) if summary.eta_seconds is not None else summary.stage
+    if summary.queue_position is not None:
+        end = ordinal(summary.queue_position)
     parts: list[Content] = [Content.styled(f" {share}", "bold" if summary.state == "running" else ""), Content(f" {loss:>6}")]
     room = width - 11 - 12  # what state, share and loss take
     if room >= 40:
@@ -82,5 +85,7 @@ def run_detail(summary: Summary, width: int) -> Content:
         facts.append(f"best validation loss {summary.best_eval_loss:.4g}")
     if summary.model:
         facts.append("model ready: c chats with it")
+    if summary.queue_position is not None:
+        facts.append("K and J move it in the queue, u takes it out")
     first = summary.reason or {"running": "training; enter looks at it"}.get(summary.state, summary.state)
     return Content.assemble(line(first, width), "\n", line(" · ".join(facts), width, "$foreground 60%"))

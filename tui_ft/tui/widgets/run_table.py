@@ -25,7 +25,7 @@ class Row:
 
     @property
     def is_live(self) -> bool:
-        return self.summary.state in ALIVE
+        return self.summary.state in ALIVE or self.summary.queue_position is not None
 
 
 class RunTable:

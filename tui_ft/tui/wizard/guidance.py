@@ -23,7 +23,7 @@ from tui_ft.tui.wizard.walking import OF_A_STEP, OF_SAMPLES
 IN_A_LIST = "Enter takes the highlighted line; space as well where lines are switched on and off."
 IN_THE_TOKENS = "n and p go from sample to sample; L, S and T to the longest, the shortest, the next one cut; / searches; v goes on to the lengths."
 IN_THE_LENGTHS = "← → or - + move the maximum, with shift or by < > to a power of two. Right of the line is too long; v goes back to the fields."
-OF_THE_REVIEW = ("start", "save_preset", "copy_command")
+OF_THE_REVIEW = ("start", "queue", "save_preset", "copy_command")
 """The actions that belong to the last step."""
 
 
@@ -90,7 +90,7 @@ def belongs(action: str, step: type[Step]) -> bool:
 def why_not(action: str, draft: Draft, backstage: Backstage, step: type[Step], *, first: bool, last: bool) -> str:
     """Why an action cannot be taken at this step; empty where it can."""
     if action == "next" and last:
-        return "this is the last step; s starts the run"
+        return "this is the last step; s starts the run, u puts it into the queue"
     if action == "back" and first:
         return "this is the first step"
     if not belongs(action, step):

@@ -36,6 +36,7 @@ class ReviewStep(Step):
         yield Shown("Checks", "review-findings")
         yield Shown("Recipe", "review-yaml")
         with Horizontal(classes="buttons"):
+            yield Button("Queue", id="queue", compact=True, action="screen.queue")
             yield Button("Save as preset", id="save-preset", compact=True, action="screen.save_preset")
             yield Button("Copy the command", id="copy-command", compact=True, action="screen.copy_command")
 
@@ -105,7 +106,7 @@ def copied_to() -> Path | None:
 def _command(command: str, whole: bool) -> Content:
     head = Content.styled("The same by command", MUTED)
     if command:
-        return Content.assemble(head, "\n  ", content(command, "bold"))
+        return Content.assemble(head, "\n  ", content(command, "bold"), ("\n  with --queue it waits for its turn, as u does here", MUTED))
     why = "save it as a preset first (w), then: tui-ft run NAME" if whole else "once the recipe is whole"
     return Content.assemble(head, "\n  ", (why, MUTED))
 

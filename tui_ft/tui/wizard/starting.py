@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.widgets import Button, Static
 
 from tui_ft import home
-from tui_ft.errors import NeedsCode, RequestError, TuiFtError
+from tui_ft.errors import InUse, NeedsCode, RequestError, TuiFtError
 from tui_ft.hub.code import RemoteCode
 from tui_ft.recipe import Recipe, files
 from tui_ft.tui import hub
@@ -74,16 +74,27 @@ class Starting(WithHub):
         else:
             self._start(recipe, False)
 
+    def action_queue(self) -> None:
+        """As a start, but for a GPU that others may be using now: whether it fits is judged on the empty GPU, by the start itself."""
+        self.step.commit()
+        try:
+            recipe = files.absolute(self.draft.require(), Path.cwd())
+        except TuiFtError as error:
+            self._refused(error)
+            return
+        self._start(recipe, False, queued=True)
+
     def _start_if(self, sure: bool, recipe: Recipe) -> None:
         if sure:
             self._start(recipe, True)
 
     @work(exclusive=True, group="start", exit_on_error=False)
-    async def _start(self, recipe: Recipe, force: bool, trust: dict[str, str] | None = None) -> None:
+    async def _start(self, recipe: Recipe, force: bool, trust: dict[str, str] | None = None, queued: bool = False) -> None:
         """Create the run and open its dashboard; a refusal is shown where the person is looking.
 
         Args:
             trust: the consent to a model's own code, for this run alone.
+            queued: wait until no other run has the GPU.
         """
         from tui_ft.start import start_run
 
@@ -92,11 +103,16 @@ class Starting(WithHub):
         self.query_one("#nav-note", Static).update(Content.styled("starting …", MUTED))
         try:
             data = await asyncio.to_thread(self.backstage.data_as_it_is, recipe)
-            run = await asyncio.to_thread(partial(start_run, recipe, force=force, trust=trust, data=data))
+            run = await asyncio.to_thread(partial(start_run, recipe, force=force, trust=trust, data=data, queued=queued))
         except NeedsCode as error:
             button.disabled = False
             self.show()
-            await self._ask_consent(recipe, force, error)
+            await self._ask_consent(recipe, force, error, queued)
+            return
+        except InUse as error:
+            button.disabled = False
+            self.show()
+            self._offer_queue(recipe, error, force, trust)
             return
         except TuiFtError as error:
             button.disabled = False
@@ -105,7 +121,17 @@ class Starting(WithHub):
         Draft.forget()
         self.tui.open_run(run, instead=True)
 
-    async def _ask_consent(self, recipe: Recipe, force: bool, refusal: NeedsCode) -> None:
+    def _offer_queue(self, recipe: Recipe, refusal: InUse, force: bool, trust: dict[str, str] | None) -> None:
+        from tui_ft.tui.screens.confirm import Confirm
+
+        def begin(sure: bool | None) -> None:
+            if sure:
+                self._start(recipe, force, trust, queued=True)
+
+        detail = "The new run can wait in the queue and begin by itself."
+        self.app.push_screen(Confirm(f"{refusal.message}. Queue?", detail, yes="Queue", no="Not now"), begin)
+
+    async def _ask_consent(self, recipe: Recipe, force: bool, refusal: NeedsCode, queued: bool) -> None:
         """Show what code would run, and start with it only if the person says so."""
         from tui_ft.tui.screens.consent import CodeConsent
 
@@ -118,7 +144,7 @@ class Starting(WithHub):
 
         def begin(sure: bool | None) -> None:
             if sure:
-                self._start(recipe, force, {code.repository: code.commit})
+                self._start(recipe, force, {code.repository: code.commit}, queued)
             else:
                 self._refused(refusal)
 

@@ -1,0 +1,164 @@
+"""How an attempt ended: the worker's own last words, or what its exit says of one that came to none; and whether to try again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tui_ft.recipe import Plan
+from tui_ft.runs.events import Event, EventWriter
+from tui_ft.runs.store import Run
+
+OUT_OF_MEMORY = "out-of-memory"
+RESTART_DELAYS = (1.0, 4.0, 16.0)
+"""Seconds before each restart in a row; the count starts anew when a checkpoint was published in between."""
+TAIL = 1 << 16
+"""Bytes of the events that are searched for last words: a run of a million steps has hundreds of megabytes."""
+_CAUSES = {"finished": "done", "paused": "user", "stopped": "user", OUT_OF_MEMORY: "cuda-oom"}
+"""The cause, where the worker gave none beside its outcome."""
+_CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
+"""Signals that a process brings upon itself."""
+
+
+def record(run: Run, attempt: int, code: int, oom_killed: bool) -> dict[str, Any]:
+    """What `exit/<attempt>.json` says: code, signal, outcome, cause, and a sentence for a person.
+
+    Args:
+        code: as `Popen` gives it, negative for a signal.
+        oom_killed: the kernel killed for memory in our control group meanwhile.
+    """
+    facts = {"code": code if code >= 0 else None, "signal": -code if code < 0 else None, "oom_kill": oom_killed, "t": time.time()}
+    said = last_words(run, attempt)
+    if said:
+        outcome = str(said.get("outcome") or "failed")
+        return {**facts, "outcome": outcome, "cause": said.get("cause") or _CAUSES.get(outcome, "error"), "reason": said.get("reason") or ""}
+    if code >= 0:
+        reason = f"the worker ended with code {code} and no word; its log is logs/{attempt}.err"
+        return {**facts, "outcome": "failed", "cause": "code", "reason": reason}
+    if oom_killed and -code == signal.SIGKILL:
+        reason = "main memory ran out, and the system's out-of-memory killer ended the worker (SIGKILL); other programs may have taken the memory"
+        return {**facts, "outcome": "killed", "cause": "host-oom", "reason": reason}
+    name = _name(-code)
+    if name in _CRASHES:
+        reason = f"the worker crashed in native code ({name}); its log is logs/{attempt}.err"
+    else:
+        reason = f"the worker was killed by {name}, sent by somebody outside"
+    return {**facts, "outcome": "killed", "cause": "signal", "reason": reason}
+
+
+def last_words(run: Run, attempt: int) -> Event | None:
+    """The worker's own `attempt_ended`, which is its outcome whatever its exit code was."""
+    return next((event for event in reversed(_tail(run.events / f"{attempt}.jsonl")) if event.get("type") == "attempt_ended"), None)
+
+
+def next_plan(plan: Plan, ended: dict[str, Any]) -> Plan | None:
+    """The plan of a restart; None where a restart would end the same way. Halving the micro-batch is told in the record."""
+    again = plan.model_copy(update={"from_step": None})  # not back to where a person once sent it
+    if ended["outcome"] == "killed":
+        return again
+    return _halved(again, ended) if ended["outcome"] == OUT_OF_MEMORY else None
+
+
+def final(ended: dict[str, Any], restarts: int, asked_to_stop: bool, by_force: bool) -> dict[str, Any]:
+    """The record of the last attempt, in the words of run states."""
+    outcome, reason = ended["outcome"], ended["reason"]
+    if outcome in ("killed", OUT_OF_MEMORY):
+        outcome = "stopped" if asked_to_stop else "failed"
+        if by_force:
+            return {**ended, "outcome": outcome, "cause": "user", "reason": f"ended by force, as asked: {reason}"}
+        if asked_to_stop:
+            return {**ended, "outcome": outcome, "cause": "system", "reason": reason}
+    after = f" (after {restarts} restarts without a new checkpoint)" if restarts == len(RESTART_DELAYS) else ""
+    return {**ended, "outcome": outcome, "reason": reason + after}
+
+
+def tell_restart(run: Run, attempt: int, ended: dict[str, Any], restart: int, checkpoint: int) -> None:
+    """Add an alert to the ended attempt's events, whose writer is gone: who follows the run reads why it goes on elsewhere.
+
+    Args:
+        restart: its number in a row, from 1.
+        checkpoint: the newest one's step; 0 without one.
+    """
+    begins = f"from checkpoint {checkpoint}" if checkpoint else "from the beginning"
+    remedy = f"It is started again {begins} in {RESTART_DELAYS[restart - 1]:.0f} s (restart {restart} of at most {len(RESTART_DELAYS)} in a row)."
+    with suppress(OSError):  # a full disk: the exit record, which is insisted on, says the same
+        _mend(run.events / f"{attempt}.jsonl")
+        writer = EventWriter(run, attempt)
+        writer.seq = max((event.get("seq", -1) for event in _tail(writer.file)), default=-1) + 1
+        writer.write("alert", kind="restart", severity="warning", cause=ended["reason"], remedy=remedy)
+        writer.close()
+
+
+def oom_kills() -> int:
+    """How often the kernel killed for memory in our control group, where it counts."""
+    for file in _counters():
+        try:
+            for line in file.read_text(encoding="ascii").splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+        except OSError:
+            continue
+    return 0
+
+
+def _counters() -> list[Path]:
+    """Where the count may stand: of our own group (version 2, version 1), of the one that a container shows at the top, of the machine."""
+    root, found = Path("/sys/fs/cgroup"), []
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            number, controllers, group = line.split(":", 2)
+            if number == "0":
+                found.append(root / group.strip("/") / "memory.events")
+            elif "memory" in controllers.split(","):
+                found.append(root / "memory" / group.strip("/") / "memory.oom_control")
+    return [*found, root / "memory.events", root / "memory" / "memory.oom_control", Path("/proc/vmstat")]
+
+
+def _halved(plan: Plan, ended: dict[str, Any]) -> Plan | None:
+    """The plan with half the micro-batch and twice the accumulation; None when there is nothing left to halve."""
+    if plan.micro_batch % 2:
+        return None
+    half = plan.micro_batch // 2
+    reason = f"the micro-batch of {plan.micro_batch} ran out of memory; {half} × {plan.accumulation * 2} keeps the same effective batch"
+    ended["reason"] = f"{ended['reason']}; {reason}"
+    return plan.model_copy(update={"micro_batch": half, "accumulation": plan.accumulation * 2, "reasons": {**plan.reasons, "micro_batch": reason}})
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _tail(file: Path) -> list[Event]:
+    """The whole events at the end of a file."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - TAIL))
+            lines = stream.read().split(b"\n")
+    except OSError:
+        return []
+    events = []
+    for line in lines:
+        with suppress(ValueError):  # the first may be cut, the last torn
+            event = json.loads(line)
+            if isinstance(event, dict):
+                events.append(event)
+    return events
+
+
+def _mend(file: Path) -> None:
+    """Take away a last line that a killed writer left unfinished: the next one would be glued to it."""
+    with suppress(FileNotFoundError), file.open("r+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        start = max(0, end - TAIL)
+        stream.seek(start)
+        block = stream.read()
+        if block and not block.endswith(b"\n"):
+            stream.truncate(start + block.rfind(b"\n") + 1)
