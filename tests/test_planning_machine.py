@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -295,6 +296,11 @@ def test_a_start_is_refused_for_memory_unless_forced_and_for_disk_always(
     tiny = Hardware(gpus=(GpuReading(0, "", "Tiny", (8, 0), 10_000, 5_000, None, None, None),))
     with pytest.raises(ConfigError, match=r"cannot fit(.|\n)*--force"):
         start.get_ready(wanted(), data=seen, hardware=tiny)  # looks at the model by itself
+    full = Hardware(gpus=(replace(tiny.gpus[0], total_bytes=10**10),))
+    with pytest.raises(ConfigError, match="cannot fit"):
+        start.get_ready(wanted(), data=seen, hardware=full)
+    waiting = start.get_ready(wanted(), data=seen, hardware=full, queued=True).plan
+    assert waiting.fits is not False and waiting.gpu and waiting.gpu.free_bytes == 10**10, "who queues finds the GPU empty"
     forced = start.get_ready(wanted(), data=seen, hardware=tiny, force=True)
     assert forced.plan.fits is False and any("cannot fit" in warning.message for warning in forced.warnings)
     trusted = start.get_ready(wanted(), data=seen, hardware=tiny, trust={wanted().model.name: "0" * 40})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 
+import numpy as np
 import pytest
-from runs import COMMAND, SMALL_LORA, start, tui_ft, tui_ft_json, wait_for, wait_for_state, wait_for_step, worker_pid
+from runs import COMMAND, SMALL_LORA, start, tui_ft, tui_ft_json, wait_for, wait_for_state, wait_for_step, weights, worker_pid
 
 from tui_ft.runs import checkpoints, control, store
 from tui_ft.runs.commands import Command, send
@@ -82,27 +84,31 @@ def test_stale_and_expired_commands_are_refused():
     expired = send(run, Command(name="stop", args={"now": True}, attempt=1, expires=1.0))
     assert control.wait(run, stale).phase == control.wait(run, expired).phase == "rejected"
     (run.commands / "new" / "00-stranger.json").write_text("{")
-    answer = control.wait(run, control.change(run, learning_rate=1e-4))
-    assert answer.phase == "effected"
+    answer = tui_ft_json("set", run.id, "learning_rate=1e-4")
+    assert answer["phase"] == "effected" and 0 < answer["acknowledged_seconds"] <= answer["seconds"] < 60
     assert not list((run.commands / "new").iterdir())
     tui_ft("set", run.id, "train.seed=3", code=2)
     tui_ft("stop", run.id, "--now")
     assert wait_for_state(run, "stopped").reason.startswith("stopped at once")
 
 
-def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved():
+def test_a_loss_that_is_no_number_pauses_the_run_before_it_is_saved():
     run = start(*SMALL_LORA, *STEPS, "--set", "train.learning_rate=9.9", "--set", "train.max_grad_norm=0", "--set", "method.alpha=100000",
                 "--set", "train.warmup=0", "--set", "checkpoints.every=1", "--set", "checkpoints.keep=100")  # fmt: skip
-    failed = wait_for_state(run, "failed")
-    assert "no number" in failed.reason
-    alerts = [event for event in EventReader(run).poll() if event["type"] == "alert"]
-    assert alerts[-1]["kind"] == "diverged"
-    assert all(checkpoint.step < failed.step for checkpoint in failed.checkpoints)
-    assert failed.model is None
+    paused = wait_for_state(run, "paused")
+    assert "no number" in paused.reason and "--set learning_rate=0.99" in paused.reason
+    [alert] = [alert for alert in paused.alerts if alert.kind == "diverged"]
+    assert (alert.severity, alert.key) == ("error", "train.learning_rate")
+    assert alert.cause in tui_ft("show", run.id).stdout
+    [ended] = [event for event in EventReader(run).poll() if event["type"] == "attempt_ended"]
+    assert (ended["outcome"], ended["cause"]) == ("paused", "not-finite")
+    assert all(checkpoint.step < paused.step for checkpoint in paused.checkpoints)
+    assert all(np.isfinite(np.frombuffer(tensor, np.float32)).all() for c in paused.checkpoints for tensor in weights(Path(c.path)).values())
+    assert paused.model is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_disk_costs_a_checkpoint_and_nothing_else(tmp_path, monkeypatch):
+def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path, monkeypatch):
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", str(small)], capture_output=True, check=False).returncode:
@@ -119,9 +125,17 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(tmp_path, monkeypatch):
             while True:
                 file.write(bytes(1 << 16))
         os.truncate(filler, filler.stat().st_size - (2 << 20))  # room to tell of it, none for a checkpoint
-        wait_for(run, lambda _: any(e["type"] == "alert" and e["kind"] == "checkpoint" for e in EventReader(run).poll()))
+        paused = wait_for(run, lambda summary: summary.state == "paused")
+        assert paused.reason.startswith("the disk is full: ") and str(run.checkpoints) in paused.reason
+        assert "there is room" in paused.reason
+        worker = worker_pid(run)
+        assert "nothing can be saved" in tui_ft_json("stop", run.id, code=1)["reason"]
+        assert tui_ft_json("set", run.id, "learning_rate=1e-4")["phase"] == "effected"
+        assert control.wait(run, control.resume(run)).phase == "rejected"
         assert checkpoints.newest_valid(run)[0] is not None
         filler.unlink()
+        wait_for(run, lambda summary: summary.state == "running" and not summary.alerts)
+        assert worker_pid(run) == worker
         assert wait_for_state(run, "finished").step == 120
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)

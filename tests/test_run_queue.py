@@ -195,6 +195,23 @@ def test_a_plain_run_is_refused_a_gpu_in_use(tui_ft_home: Path, waiters: Waiters
     assert devices.would_be_busy(plan, machine) is None
 
 
+def test_what_can_never_be_is_refused_at_once(waiters: Waiters, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["run", "demo", "--when-free", "1GiB"]) == 2
+    assert "belongs to --queue" in capsys.readouterr().err
+    waiters.driver()
+    waiters.cards(10)
+    monkeypatch.syspath_prepend(waiters.folder)
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    assert main(["run", "demo", "--queue", "--when-free", "11GiB"]) == 2
+    assert "11.0 GiB can never be free: Card 10 has 10.0 GiB in all" in capsys.readouterr().err
+    holder = waiters.start(card=0, hold=True)
+    until(waiters.began)
+    assert main(["run", "demo"]) == 2
+    assert f"GPU 0 (Card 10) is in use by {holder.id}\n  → --queue waits for it, --force shares it." in capsys.readouterr().err
+    assert store.all_runs() == [holder]
+    monkeypatch.delitem(sys.modules, "pynvml")
+
+
 def test_a_lost_queue_file_is_made_anew_in_order(waiters: Waiters, tui_ft_home: Path) -> None:
     holder = queue.take_at_once(waiters.create(queued=False), waiters.create(queued=False).plan())
     runs = [waiters.start() for _ in range(3)]

@@ -90,9 +90,9 @@ async def test_the_wizard_offers_the_queue_where_another_run_has_the_device(hold
         await pilot.press("7")
         await until(pilot, lambda: bool(app.screen.query("#step-review #queue")) and "with --queue it waits" in text(app), 30)
         await pilot.press("s")
-        await until(pilot, lambda: f"the CPU is in use by {holder.id}. Queue?" in text(app), 60)
+        await until(pilot, lambda: f"the CPU is in use by {holder.id}. Queue?" in text(app), 150)
         assert store.all_runs() == [holder], "a refusal leaves nothing behind"
         await pilot.press("y")
-        await until(pilot, lambda: isinstance(app.screen, DashboardScreen) and "waiting for the CPU" in text(app), 60)
+        await until(pilot, lambda: isinstance(app.screen, DashboardScreen) and "waiting for the CPU" in text(app), 150)
     run = store.find("latest")
     assert run.plan().queued and summarize(run).queue_position == 1

@@ -122,11 +122,10 @@ def start_run(
     """
     wanted = {"queued": queued, "when_free": when_free, "shared": force and not queued}
     with suppress(ConfigError):  # told in full below
-        queue.check_free(make_plan(recipe).model_copy(update=wanted))  # before seconds are spent on a look at model and data
+        _check_device(make_plan(recipe).model_copy(update=wanted))  # before seconds are spent on a look at model and data
     ready = get_ready(recipe, force=force, trust=trust, data=data, queued=queued, when_free=when_free)
     plan = ready.plan.model_copy(update=wanted)
-    _check_wanted(plan)
-    queue.check_free(plan)
+    _check_device(plan)
     for warning in ready.warnings:
         on_warning(warning)
     run = store.create(ready.recipe, plan, trust)
@@ -134,16 +133,19 @@ def start_run(
     return run
 
 
-def _check_wanted(plan: Plan) -> None:
-    """Refuse to wait for what can never be.
+def _check_device(plan: Plan) -> None:
+    """Refuse a device that is another run's, and to wait for what can never be.
 
     Raises:
+        InUse: another run holds it, and this one is neither to wait nor to share.
         RequestError: `when_free` is asked for without a GPU, or is more than the GPU has.
     """
     if plan.when_free is not None and plan.gpu is None:
         raise RequestError("--when-free speaks of a GPU's memory, and there is none here", "--queue alone waits until no other run trains.")
     if plan.when_free is not None and plan.gpu and plan.when_free > plan.gpu.total_bytes:
-        raise RequestError(f"{units.size(plan.when_free)} can never be free: {plan.gpu.name} has {units.size(plan.gpu.total_bytes)} in all")
+        total = units.size(plan.gpu.total_bytes)
+        raise RequestError(f"{units.size(plan.when_free)} can never be free: {plan.gpu.name} has {total} in all", f"Ask for less than {total}.")
+    queue.check_free(plan)
 
 
 def parse_trust(consents: list[str]) -> dict[str, str]:

@@ -155,6 +155,25 @@ def test_another_version_between_pause_and_resume(begin: Callable[..., Run], row
     assert tui_ft_json("stop", run.id)["phase"] == "effected"
 
 
+def test_a_reboot(begin: Callable[..., Run], row: Row) -> None:
+    """All processes are gone at once, and their numbers belong to others of another boot."""
+    row.promise, row.fault, row.cases = PROMISE, "reboot with two runs alive: lost, and all go on with one command", 2
+    runs = [begin(), begin()]
+    for run in runs:
+        for process in reversed(_processes(run)):
+            process.kill()
+        _wait(lambda run=run: summarize(run).state == "lost")
+        owner = json.loads(run.owner_file.read_text())
+        run.owner_file.write_text(json.dumps({**owner, "boot_id": "another boot", "pid": os.getpid()}))
+        assert summarize(run).state == "lost"
+    steps = [summarize(run).step for run in runs]
+    resumed = tui_ft_json("resume", "--all-lost")
+    assert {entry["run"] for entry in resumed} == {run.id for run in runs}
+    for run, step in zip(runs, steps, strict=True):
+        _wait(lambda run=run, step=step: summarize(run).step > step)
+        assert tui_ft_json("stop", run.id)["phase"] == "effected"
+
+
 def _processes(run: Run) -> list[psutil.Process]:
     owner = run.owner()
     assert owner

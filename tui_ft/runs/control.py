@@ -138,7 +138,7 @@ def resume(
     _require_same(run, begin, next_plan)
     if queued:
         next_plan = next_plan.model_copy(update={"queued": True, "when_free": when_free or next_plan.when_free})
-    queue.check_free(next_plan)
+    queue.check_free(next_plan, f"`tui-ft resume {run.id} --queue` waits for it.")
     run.write_plan(run.attempt() + 1, next_plan)
     launch.start(run)
     return None

@@ -133,8 +133,11 @@ def take_at_once(run: Run, plan: Plan) -> Device | Busy:
         return devices.take(run, plan, machine)
 
 
-def check_free(plan: Plan) -> None:
+def check_free(plan: Plan, remedy: str = "--queue waits for it, --force shares it.") -> None:
     """Refuse a run that does not queue while its device is another run's.
+
+    Args:
+        remedy: what a person can do about it, as a sentence.
 
     Raises:
         InUse: with what can be done.
@@ -146,7 +149,7 @@ def check_free(plan: Plan) -> None:
         busy = devices.would_be_busy(plan, machine)
     if busy:
         what = f"GPU {plan.gpu.index} ({plan.gpu.name})" if plan.gpu else "the CPU"
-        raise InUse(f"{what} is in use by {busy.holder}", "--queue waits for it, --force shares it.")
+        raise InUse(f"{what} is in use by {busy.holder}", remedy)
 
 
 def listing() -> list[Entry]:

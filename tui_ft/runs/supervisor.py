@@ -81,8 +81,8 @@ class Supervisor:
         """A person asked to end it at once."""
         self.gone = ""
         """Why the run's directory cannot be used any more."""
-        self._inode = _inode(run.path)
         self._heart = Heart(run)
+        self._inode = run.path.stat().st_ino
         self._refused_since: float | None = None
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGINT, self._on_int)
@@ -201,7 +201,7 @@ class Supervisor:
         self._heart.beat()
         if self.gone:
             return
-        if _inode(self.run.path) != self._inode:  # deleted, perhaps with another folder in its place
+        if not self._is_there():
             self._abandon(f"{self.run.path} is gone: the worker is ended", signal.SIGKILL)
         elif os.access(self.run.path, os.W_OK):
             self._refused_since = None
@@ -209,6 +209,15 @@ class Supervisor:
             self._refused_since = time.monotonic()
         elif time.monotonic() - self._refused_since > READ_ONLY_SECONDS:
             self._abandon(f"{self.run.path} cannot be written any more: the worker is ended", signal.SIGTERM)
+
+    def _is_there(self) -> bool:
+        """Whether the very folder is there: a worker that wrote into a deleted one may have made another of its name."""
+        try:
+            return self.run.path.stat().st_ino == self._inode
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # a file server that does not answer for a moment
+            return True
 
     def _abandon(self, why: str, number: int) -> None:
         """End the worker: what it learns from here on could not be kept."""
@@ -221,7 +230,7 @@ class Supervisor:
         with suppress(OSError):
             print(self.gone, file=sys.stderr, flush=True)
         with suppress(OSError):
-            if self.run.path.is_dir():  # writing would make the folders of a deleted run anew
+            if self._is_there():  # writing would make the folders of a deleted run anew
                 self.run.write_exit_record(attempt, {**record, "outcome": "failed", "cause": "disk", "reason": self.gone})
         return 1
 
@@ -232,7 +241,7 @@ class Supervisor:
             OSError: still full after an hour. One that refuses for another reason is told in the supervisor's log alone.
         """
         deadline = time.monotonic() + INSIST_SECONDS
-        while not self.gone and self.run.path.is_dir():
+        while not self.gone and self._is_there():
             try:
                 return write(*arguments)
             except OSError as error:
@@ -284,13 +293,6 @@ class Supervisor:
     def _signal_worker(self, number: int) -> None:
         if self.worker and self.worker.poll() is None:
             self.worker.send_signal(number)
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return 0
 
 
 def _not_begun(outcome: str, cause: str, reason: str) -> dict[str, Any]:

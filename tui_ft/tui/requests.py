@@ -66,7 +66,7 @@ class Requests:
             elif state not in control.ALIVE:
                 self.line = f"{words}: the worker ended before it came to this"
             else:
-                has_it = "acknowledged, waiting for the end of the step" if phase else "sent, not acknowledged yet"
+                has_it = "acknowledged, waiting for the end of the step" if phase else "asked, not acknowledged yet"
                 self.line = f"{words}: {has_it} · {seconds:.0f} s"
                 continue
             del self.pending[command_id], self.since[command_id]

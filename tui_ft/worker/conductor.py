@@ -291,7 +291,7 @@ class Conductor:
         self.journal.state("paused", "by request; the memory is kept")
         heartbeat = time.monotonic()
         while True:
-            self.inbox.poll()
+            self.journal.flush()
             self.between_batches()
             self.obey_settings(state)
             for command in self.inbox.take("pause"):

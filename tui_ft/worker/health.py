@@ -21,7 +21,7 @@ SUSTAINED = 50
 """Steps for which it must stay there: a hard stretch of the data passes sooner."""
 FLAT_STEPS = 300
 """Looked at for the first time after so many steps: a warm-up is over by then."""
-FLAT_SHARE = 0.01
+FLAT_SHARE = 0.004
 """A loss that has moved less than this share of itself is flat; only said where noise would not hide such a move."""
 FLAT_KEPT = 3000
 EXACT_STEPS = 10

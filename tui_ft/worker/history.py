@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import get_args
 
 from tui_ft.runs.commands import Name
 from tui_ft.runs.events import Event, EventReader
-from tui_ft.runs.progress import Progress, still_holding
+from tui_ft.runs.progress import LOSS_WINDOW, Progress, still_holding
 from tui_ft.runs.store import Run
 
 WORDS = ("attempt_started", "command", "state")
@@ -88,10 +89,18 @@ class History:
 
     def measure(self, run: Run, from_step: int) -> Progress:
         """Where the run stands when an attempt goes on from a step: what earlier ones measured after it does not count."""
-        progress = Progress()
+        progress, memory = Progress(), 0
+        recent: deque[Event] = deque(maxlen=LOSS_WINDOW)  # of most steps nothing stays, and folding each would take half a minute
         stream = EventReader(run, only=MEASURED).stream()
         for event in still_holding(stream, [*self.starts, from_step]):
+            if event["type"] == "step" and event.get("step", 0) > LOSS_WINDOW:
+                recent.append(event)
+                memory = max(memory, event.get("memory_bytes") or 0)
+                continue
             progress.apply(event)
             if event["type"] == "eval":
                 self.evaluations.add(event.get("step", 0), event.get("loss"))
+        for event in recent:
+            progress.apply(event)
+        progress.peak_memory_bytes = max(memory, progress.peak_memory_bytes or 0) or None
         return progress

@@ -41,6 +41,7 @@ class Journal:
         self.progress = Progress()
         self._writer = EventWriter(run, attempt)
         self._status_written = 0.0
+        self._status_is_old = False
         self._lost = 0
         self._held: dict[str, Any] | None = None
         """The newest step, where it is one of those that are not written."""
@@ -76,9 +77,11 @@ class Journal:
         """Try again to write what a full disk refused; whether nothing waits any more."""
         if self._unwritten:
             self._write()
+        if self._status_is_old:
+            self.write_status()
         if not self._unwritten and not self._reserve.exists():
             self._keep_reserve()
-        return not self._unwritten
+        return not (self._unwritten or self._status_is_old)
 
     @property
     def is_on_disk(self) -> bool:
@@ -118,8 +121,16 @@ class Journal:
 
     def write_status(self) -> None:
         self._status_written = time.monotonic()
-        with suppress(OSError):  # a full disk: the next one may fit again
-            self.progress.write(self.run)
+        while True:
+            try:
+                self.progress.write(self.run)
+            except OSError:
+                self._status_is_old = True  # a full disk: the next one may fit again
+                if self._give_up_reserve():
+                    continue
+                return
+            self._status_is_old = False
+            return
 
     def stage(self, stage: str, done: int = 0, total: int | None = None) -> None:
         """Tell what is done before the first step."""

@@ -1,7 +1,7 @@
 """What a person changes of a training that runs: the learning rate's peak and the number of steps. No torch.
 
 Every change holds from a step on. A resume from an earlier checkpoint makes it again at that step, so that a crash changes nothing; what
-is given with a resume (`tui-ft resume RUN --set …`) takes the place of what was to be made again later.
+is asked for after going back, with a resume (`tui-ft resume RUN --set …`) or while it runs, takes the place of what was to come again later.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Steering:
             resume = f"`tui-ft resume {self.journal.run.id} --set max_steps={int(steps)}`"
             return f"max_steps cannot go above {state.max_steps} while it runs, since the schedule is laid out for it: stop it, then {resume}"
         self._make(settings, state)
+        self.changes = _superseded(self.changes, state.global_step, settings)  # what comes again later was the older wish
         return ""
 
     def _make(self, settings: Settings, state: Any) -> None:
@@ -123,9 +124,7 @@ def changes_told(history: list[Event]) -> list[tuple[int, Settings]]:
     for event in history:
         if event["type"] == "command" and event.get("name") == "set" and event.get("phase") == "effected":
             step, settings = int(event.get("step") or 0), dict(event.get("args") or {})
-            if event.get("by") == "resume":
-                made = _superseded(made, step, settings)
-            made.append((step, settings))
+            made = [*_superseded(made, step, settings), (step, settings)]
     return sorted(made, key=lambda change: change[0])
 
 

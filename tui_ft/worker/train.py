@@ -70,7 +70,6 @@ def train(run: Run, plan: Plan, journal: Journal, inbox: Inbox) -> tuple[str, st
     plan = _resolve(run, recipe, plan, samples, model, journal, steering)
     steps_per_epoch = _steps_per_epoch(len(samples.train), plan)
     conductor = Conductor(run, recipe, journal, inbox, steps_per_epoch, samples.validation is not None, steering)
-    journal.history.clear()  # hundreds of megabytes after 100 000 steps, and nobody needs it from here on
     trainer = Trainer(
         model=model,
         args=_arguments(run, recipe, plan, samples, steering),

@@ -153,14 +153,14 @@ class DashboardScreen(ControlScreen):
         return Content("\n").join([told, run_facts.row("gpu", run_header.gpu(self.gpu), width)]) if self.gpu else told
 
     def _alert(self) -> str:
-        """Cause and remedy of the newest error that the present attempt raised; warnings stand in the log alone."""
-        curves = self.feed.curves
-        errors = [alert for alert in curves.alerts if alert.get("severity") == "error" and alert.get("attempt") == curves.progress.attempt]
-        return telling.alert(errors[-1]) if errors else ""
+        """Cause and remedy of the newest error that the present attempt raised and has not taken back; warnings stand in the log alone."""
+        errors = [alert for alert in self.feed.curves.progress.alerts if alert.severity == "error"]
+        return telling.alert(errors[-1].model_dump()) if errors else ""
 
     def _show_curves(self, total: int | None) -> None:
         curves = self.feed.curves
-        self.query_one(LossChart).show(curves.steps, curves.loss, [(step, loss) for step, loss, _ in curves.evals], total)
+        marks = [(step, loss) for step, loss, _ in curves.evals]
+        self.query_one(LossChart).show(curves.steps, curves.loss, marks, total, (curves.lowest, curves.highest))
         series: tuple[tuple[str, Sequence[float], Callable[[float], str]], ...] = (
             ("learning-rate", curves.learning_rate, lambda value: f"{value:.3g}"),
             ("grad-norm", curves.grad_norm, number),

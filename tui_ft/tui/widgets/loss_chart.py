@@ -35,12 +35,19 @@ class StepColumns:
         self._done = 0
         self._newest: tuple[float, float] = (0, 0)
 
-    def follow(self, xs: Sequence[float], ys: Sequence[float], count: int, domain: tuple[float, float]) -> Columns:
+    def follow(
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        count: int,
+        domain: tuple[float, float],
+        reach: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> Columns:
         end = self._done - 1
         same = end < 0 or (end < len(xs) and xs[end] == self._newest[0] and (ys[end] == self._newest[1] or ys[end] != ys[end]))
         if not same or self.columns.count != count or self.columns.domain != domain:
             self.columns, self._done = Columns(count, domain), 0
-        self.columns.add(xs, ys, self._done)
+        self.columns.add(xs, ys, self._done, reach)
         self._done = len(xs)
         if xs:
             self._newest = (xs[-1], ys[-1])
@@ -81,12 +88,20 @@ class LossChart(Widget):
         self.glyphs = glyphs or terminal_glyphs()
         self._steps: Sequence[float] = ()
         self._loss: Sequence[float] = ()
+        self._reach: tuple[Sequence[float], Sequence[float]] | None = None
         self._marks: picture.Marks = ()
         self._total: int | None = None
         self._binned = StepColumns()
         self._rows: list[picture.Row] = []
 
-    def show(self, steps: Sequence[float], loss: Sequence[float], marks: picture.Marks = (), total: int | None = None) -> None:
+    def show(
+        self,
+        steps: Sequence[float],
+        loss: Sequence[float],
+        marks: picture.Marks = (),
+        total: int | None = None,
+        reach: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
         """Show these series (kept by reference; they may grow between calls).
 
         Args:
@@ -94,8 +109,9 @@ class LossChart(Widget):
             loss: the loss at each of them; NaN where it was not a number.
             marks: (step, validation loss).
             total: the steps of the whole run, where known.
+            reach: where points stand for several steps, the lowest and the highest loss of each.
         """
-        self._steps, self._loss, self._marks, self._total = steps, loss, marks, total
+        self._steps, self._loss, self._marks, self._total, self._reach = steps, loss, marks, total, reach
         self._redraw()
 
     @property
@@ -120,7 +136,7 @@ class LossChart(Widget):
             return
         layout = picture.layout_for(width, height)
         count = max(1, layout.plot[0]) * self.glyphs.dots[0]
-        columns = self._binned.follow(self._steps, self._loss, count, domain_of(self._steps, self._total))
+        columns = self._binned.follow(self._steps, self._loss, count, domain_of(self._steps, self._total), self._reach)
         rows = picture.draw(columns, self._marks, layout, self.glyphs, log=self.log_scale, badge=self.badge)
         before, self._rows = self._rows, rows
         changed = [y for y, row in enumerate(rows) if y >= len(before) or row != before[y]]

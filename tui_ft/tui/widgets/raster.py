@@ -63,8 +63,13 @@ class Columns:
         self.broken = [False] * count
         """Whether a value that is not a number fell into the column: no line crosses it."""
 
-    def add(self, xs: Sequence[float], ys: Sequence[float], start: int = 0) -> None:
-        """Take in the points from index `start` on."""
+    def add(self, xs: Sequence[float], ys: Sequence[float], start: int = 0, reach: tuple[Sequence[float], Sequence[float]] | None = None) -> None:
+        """Take in the points from index `start` on.
+
+        Args:
+            reach: where a point stands for several steps, the lowest and the highest value of each.
+        """
+        lows, highs = reach or (ys, ys)
         low, high, total, number, broken = self.low, self.high, self.total, self.number, self.broken
         first, width = self.domain[0], self.domain[1] - self.domain[0]
         last = self.count - 1
@@ -77,10 +82,10 @@ class Columns:
             if y - y != 0.0:  # infinite or not a number
                 broken[column] = True
                 continue
-            if y < low[column]:
-                low[column] = y
-            if y > high[column]:
-                high[column] = y
+            if lows[index] < low[column]:
+                low[column] = lows[index]
+            if highs[index] > high[column]:
+                high[column] = highs[index]
             total[column] += y
             number[column] += 1
 

@@ -1,0 +1,56 @@
+"""Two cards, thirty runs that wait for them, supervisors killed at random: no card is given twice, and nobody who waits is passed over."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from ledger import SEED, Row, scaled
+from waiting import Waiters, until
+
+from tui_ft.runs import store
+from tui_ft.runs.summary import summarize
+
+
+@pytest.fixture
+def waiters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiters]:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    yield Waiters(folder, monkeypatch)
+    for run in store.all_runs():
+        owner = run.owner()
+        if owner and owner[0].is_alive():
+            os.kill(owner[0].pid, signal.SIGKILL)
+
+
+def test_no_card_twice(waiters: Waiters, row: Row) -> None:
+    row.promise, row.fault = "one GPU is never given twice", "supervisors killed at random, waiting and training, two cards"
+    chance = random.Random(SEED)
+    waiters.driver()
+    waiters.cards(10, 10)
+    runs = [waiters.start(card=number % 2) for number in range(scaled(30, 8))]
+    killed: dict[str, float] = {}
+    for run in chance.sample(runs, len(runs) // 3):
+        time.sleep(chance.uniform(0, 0.4))
+        owner = run.owner()
+        assert owner
+        if owner[0].is_alive():
+            with suppress(ProcessLookupError):
+                killed[run.id] = time.monotonic()
+                os.kill(owner[0].pid, signal.SIGKILL)
+            row.cases += 1
+    until(lambda: all(summarize(run).state in ("finished", "lost") for run in runs), 120)
+    assert all(summarize(run).state == "finished" for run in runs if run.id not in killed)
+    told = waiters.told()
+    ends = {item["run"]: item["t"] for item in told if item["what"] == "end"} | killed
+    begun = [(item["t"], ends[item["run"]], run.plan().gpu.uuid) for item in told if item["what"] == "begin" for run in runs if run.id == item["run"]]
+    for began, _, card in begun:
+        assert sum(other <= began < end for other, end, same in begun if same == card) == 1, "two at once on one card"
+    assert {card for _, _, card in begun} == {"GPU-0", "GPU-1"}
+    row.note = f"{len(runs)} runs"
