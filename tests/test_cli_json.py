@@ -217,7 +217,7 @@ def test_a_run_that_another_command_stops(warm: None) -> None:
     follower = follower_of("resume", run.id)
     assert b"is running and cannot be resumed" in follower.communicate()[1] and follower.returncode == 2
     paused = tui_ft_json("pause", run.id)
-    assert paused.keys() >= {"run", "phase", "step", "reason"} and paused["phase"] == "effected"
+    assert paused.keys() == {"run", "phase", "step", "reason", "acknowledged_seconds", "seconds"} and paused["phase"] == "effected"
     wait_for_state(run, "paused")
     follower = follower_of("resume", run.id)
     wait_for_step(run, paused["step"] + 2)

@@ -60,7 +60,7 @@ def test_a_million_steps_stay_small(capsys: pytest.CaptureFixture[str]) -> None:
     log = capsys.readouterr().out
     assert journal.progress.step == STEPS
     assert (run.events / "1.jsonl").stat().st_size < 60 << 20
-    assert len(log) < 3 << 20
+    assert len(log) < 4 << 20
 
     last = STEPS - 5_003  # not one that is written
     resumed = in_a_process_of_its_own(run, f"journal = Journal(run, 2, 10); journal.begin({last}, {{}}); progress = journal.progress; "

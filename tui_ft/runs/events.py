@@ -143,12 +143,17 @@ class EventReader:
         return sorted(files)
 
 
-def is_kept(step: int) -> bool:
-    """Whether the measurements of a step are written: each one up to 100 000, then ever fewer, so that a million steps stay below 100 MB."""
+def interval(step: int) -> int:
+    """Steps from one that is written to the next: each one up to 100 000, then ever fewer, so that a million steps stay below 60 MB."""
     every = 1
     while step > EVERY_STEP_UNTIL * every:
         every *= 10
-    return step % every == 0
+    return every
+
+
+def is_kept(step: int) -> bool:
+    """Whether the measurements of a step are written."""
+    return step % interval(step) == 0
 
 
 def _parse(line: bytes) -> Event | None:

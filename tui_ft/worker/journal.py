@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from tui_ft.runs.events import DURABLE, EventWriter, is_kept
+from tui_ft.runs.events import DURABLE, EventWriter, interval, is_kept
 from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
 from tui_ft.worker.history import History
@@ -149,7 +149,7 @@ class Journal:
         if state != self.progress.state or reason != self.progress.reason:
             self.tell("state", **{"from": self.progress.state, "to": state, "reason": reason})
 
-    def end(self, outcome: str, reason: str, cause: str) -> None:
+    def end(self, outcome: str, reason: str, cause: str = "") -> None:
         """The last words. Only the supervisor can record the end of a worker that does not come to them."""
         self.progress.ended = True  # before the state is told, so that nobody takes it for the whole run's: the supervisor has the last word
         shown = "failed" if outcome == "out-of-memory" else outcome
@@ -163,8 +163,8 @@ class Journal:
         self._give_up_reserve()
 
     def _print(self, kind: str, fields: dict[str, Any]) -> None:
-        """The log a person reads with `tui-ft logs`: every n-th step, and everything that is not a measurement."""
-        if kind == "progress" or (kind == "step" and (fields["step"] % self.log_every or not is_kept(fields["step"]))):
+        """The log a person reads with `tui-ft logs`: every n-th step (far into a long run ever fewer), and everything that is not a measurement."""
+        if kind == "progress" or (kind == "step" and fields["step"] % (self.log_every * interval(fields["step"]))):
             return
         shown = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in fields.items() if value is not None}
         print(time.strftime("%H:%M:%S"), kind, *(f"{key}={value}" for key, value in shown.items()), flush=True)
