@@ -110,7 +110,7 @@ def test_commands(hostile: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     terminal = Terminal()
     terminal.run([*TUI_FT, *COMMANDS[command]]).wait(120)
     time.sleep(0.2)
-    assert len(terminal.output) > 20
+    assert len(terminal.output) > 10
     _assert_harmless(terminal.output)
     assert b"\x1b" not in terminal.output.replace(b"\r\x1b[K", b""), "a command itself writes nothing but lines"
     row.cases = len(PAYLOADS)

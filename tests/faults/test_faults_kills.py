@@ -91,7 +91,9 @@ class Standin:
 
     def kill_something(self) -> None:
         """Who is killed is drawn anew each time; what was killed is on its feet again afterwards."""
-        time.sleep(self.chance.uniform(0.05, 0.7))
+        if self.chance.random() < 0.7:  # the others come while the worker starts
+            self._wait(lambda: summarize(self.run).state == "running")
+        time.sleep(self.chance.uniform(0.0, 0.6))
         while len(self.terminals) < 2:
             self._open_terminal()
         victim = self.chance.choice(["worker", "worker", "supervisor", "supervisor", "terminal"])
@@ -108,7 +110,9 @@ class Standin:
             if worker:
                 with suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGKILL)
-                self._wait(lambda: self.run.attempt() > owner[1])
+                self._wait(lambda: self.run.attempt() > owner[1] or summarize(self.run).state == "failed")
+                if summarize(self.run).state == "failed":  # killed four times before it came to a checkpoint
+                    control.resume(self.run)
 
     def end(self) -> None:
         """No more terminals; the run shortens itself to where it is and finishes."""

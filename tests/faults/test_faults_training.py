@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,9 @@ from tui_ft.runs.events import EventReader
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import summarize
 from tui_ft.worker.conductor import Conductor
+
+sys.path.append(str(Path(__file__).parent / "standin"))
+from standin_training import in_force
 
 STEPS = 20_000
 START_SECONDS = 8.0
@@ -56,7 +60,7 @@ def test_random_kills_of_a_real_training(tmp_path: Path, number: int, row: Row) 
     assert len(answered) == len(set(answered)), "no command took effect twice"
     assert {event["id"] for event in commands if event["phase"] == "applied"} == set(answered), "no acknowledged command is lost"
     assert all(not checkpoints.verify(checkpoints.folder(run, step)) for step in checkpoints.steps(run))
-    changes = [(event["step"], event["args"]) for event in commands if event["phase"] == "effected"]
+    changes = in_force([(event["step"], event["args"]) for event in commands if event["phase"] == "effected"])
     with _changing(changes):
         undisturbed = train_in_process(recipe)
     assert state_of(undisturbed).startswith("finished"), state_of(undisturbed)

@@ -45,13 +45,26 @@ def next_weights(weights: list[float], step: int, learning_rate: float) -> list[
     return [value * 0.99 + learning_rate * ((step * 31 + index * 17) % 101) for index, value in enumerate(weights)]
 
 
+def in_force(changes: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
+    """Of changes in the order in which they were asked for, those that hold in the end, by step.
+
+    After a crash the run goes on from an earlier step. Who then sets a key anew does not want what an older wish set at a later step.
+    """
+    holding = [
+        (step, {key: value for key, value in settings.items() if not any(key in newer and at < step for at, newer in changes[index + 1 :])})
+        for index, (step, settings) in enumerate(changes)
+    ]
+    return sorted(((step, settings) for step, settings in holding if settings), key=lambda change: change[0])
+
+
 def expected_weights(base: float, max_steps: int, changes: list[tuple[int, dict[str, Any]]]) -> list[float]:
     """The weights of an undisturbed run.
 
     Args:
         base: the learning rate to begin with.
-        changes: (step, settings) in the order in which they took effect; each holds for the steps after its own.
+        changes: (step, settings) in the order in which they were asked for; each holds for the steps after its own.
     """
+    changes = in_force(changes)
     weights, rate, last = [1.0] * SIZE, base, max_steps
     for step in range(1, max_steps + 1):
         for at, settings in changes:
