@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from ledger import FULL, Row
+from pty_terminal import Terminal
 
 _outcome = pytest.StashKey[dict[str, pytest.TestReport]]()
 
@@ -28,6 +29,15 @@ def row(request: pytest.FixtureRequest) -> Iterator[Row]:
     found.skipped = bool(report and report.skipped)
     found.seconds = round(time.monotonic() - started, 1)
     found.write()
+
+
+@pytest.fixture(autouse=True)
+def no_terminal_left() -> Iterator[None]:
+    yield
+    for process in Terminal.processes:
+        process.kill()
+        process.wait()
+    Terminal.processes.clear()
 
 
 collect_ignore = [] if FULL else ["test_faults_stops.py"]  # tests/test_resume_exact.py stops at two steps in every run of the tests

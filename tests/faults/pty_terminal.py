@@ -12,13 +12,16 @@ import termios
 import threading
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 SANE = ("ICANON", "ECHO", "ISIG")
 
 
 class Terminal:
     """One terminal window. Commands are run in it one after the other; `output` keeps every byte that it was sent."""
+
+    processes: ClassVar[list[subprocess.Popen[bytes]]] = []
+    """Of all terminals: a test that fails must not leave any behind."""
 
     def __init__(self, columns: int = 100, rows: int = 30) -> None:
         self.master, self.slave = pty.openpty()
@@ -28,10 +31,12 @@ class Terminal:
 
     def run(self, command: list[str], **env: str) -> subprocess.Popen[bytes]:
         """Start a command in a session of its own whose controlling terminal this is, as a login shell's child has it."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True, preexec_fn=self._take,
             env={**os.environ, "TERM": "xterm-256color", **env},
         )  # fmt: skip
+        self.processes.append(process)
+        return process
 
     def _take(self) -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -60,11 +65,6 @@ class Terminal:
         """Close the window: whoever runs in it gets SIGHUP, and every write fails from now on."""
         os.close(self.slave)
         os.close(self.master)
-
-    def close(self) -> None:
-        for end in (self.slave, self.master):
-            with suppress(OSError):
-                os.close(end)
 
 
 def kill(process: subprocess.Popen[bytes], number: int = signal.SIGKILL) -> None:

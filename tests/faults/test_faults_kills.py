@@ -116,14 +116,17 @@ class Standin:
 
     def end(self) -> None:
         """No more terminals; the run shortens itself to where it is and finishes."""
-        for terminal in self.terminals:
-            self._close(terminal)
+        self.close_terminals()
         self._wait(lambda: summarize(self.run).state == "running")
         for _ in range(20):
             asked = control.change(self.run, max_steps=summarize(self.run).step + 100)
             if control.wait(self.run, asked).phase == "effected":
                 break
         self._wait(lambda: summarize(self.run).state == "finished")
+
+    def close_terminals(self) -> None:
+        while self.terminals:
+            self._close(self.terminals.pop())
 
     def failures(self) -> list[str]:
         """What is wrong with the run now that it has ended."""
@@ -159,10 +162,13 @@ class Standin:
 def test_random_kills_of_worker_supervisor_and_terminal(monkeypatch: pytest.MonkeyPatch, number: int, row: Row) -> None:
     row.promise, row.fault = "no acknowledged command lost or doubled", "SIGKILL at random instants: worker, supervisor, terminal"
     standin = Standin(SEED + number, monkeypatch)
-    for _ in range(scaled(20, 8)):
-        standin.kill_something()
-        row.cases += 1
-    standin.end()
+    try:
+        for _ in range(scaled(20, 8)):
+            standin.kill_something()
+            row.cases += 1
+        standin.end()
+    finally:
+        standin.close_terminals()
     sent = {event["id"] for event in EventReader(standin.run).poll() if event["type"] == "command"}
     assert len(sent) > scaled(8, 3), "the terminals did send commands meanwhile"
     assert not standin.failures()

@@ -95,6 +95,17 @@ def test_a_lost_terminal(run: Run, command: str, end: str, row: Row) -> None:
     attaches(run, Terminal())
 
 
+def test_a_lost_terminal_where_hang_ups_are_ignored(run: Run, row: Row) -> None:
+    """As below `nohup`: a dashboard that nobody can see any more must not spin on a dead terminal."""
+    row.promise, row.fault, row.cases = "no terminal can end a run", "attach below nohup: window closed", 1
+    terminal = Terminal()
+    process = terminal.run(["env", "--ignore-signal=HUP", *TUI_FT, "attach", run.id])
+    terminal.wait_for(run.id)
+    terminal.hang_up()
+    process.wait(30)
+    goes_on(run)
+
+
 def test_killed_in_the_middle_of_drawing(run: Run, row: Row) -> None:
     """In one and the same window, which each of them leaves raw and on the other screen; the last one puts it right."""
     row.promise, row.fault = "no terminal can end a run", "dashboard killed while it draws, the next one in the same window"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 
@@ -31,6 +32,7 @@ def open_screen(start: str) -> int:
     from tui_ft.tui.app import run_app
 
     _heal_terminal()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where `nohup` is above us: a screen without its terminal would spin for ever
     return run_app(start)
 
 
