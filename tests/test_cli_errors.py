@@ -160,7 +160,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB that holds a few dozen files."""
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=40", "tmpfs", str(small)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=40,mode=700", "tmpfs", str(small)], capture_output=True, check=False
+    ).returncode:
         pytest.skip("no tmpfs can be mounted here")
     yield small
     subprocess.run(["umount", "-l", str(small)], check=False)

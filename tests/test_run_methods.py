@@ -186,7 +186,7 @@ def test_adapters_learn_beside_frozen_weights(bench: Bench, llama: Path, method:
         ids = torch.arange(20, 60)[None]
         with torch.no_grad():
             said, learned = base(ids).logits, plain(ids).logits
-            assert torch.allclose(learned.float(), bench.model.eval()(ids).logits.float(), atol=0.1 if base.dtype == torch.bfloat16 else 0)
+            assert torch.allclose(learned.float(), bench.model.eval()(ids).logits.float(), atol=0.2 if base.dtype == torch.bfloat16 else 0)
             assert not torch.allclose(said, learned, atol=0.05)
 
 

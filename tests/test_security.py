@@ -86,7 +86,7 @@ def test_a_command_of_another_user_is_not_obeyed(recipe: Recipe) -> None:
     send(run, Command(name="stop", args={"now": True}, attempt=2))
     planted = next((run.commands / "new").iterdir())
     os.chown(planted, 65534, 65534)
-    assert [command for _, command in pending(run)] == [None]
+    assert [item.command for item in pending(run)] == [None]
     train_in_process(run=run)
     assert state_of(run).startswith("finished")
     assert not list((run.commands / "new").iterdir())
