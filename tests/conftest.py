@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from local_hub import LocalHub, environment
+
+if TYPE_CHECKING:
+    from waiting import Waiters
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -39,3 +44,19 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     environment(monkeypatch, served.address, tmp_path / "hf")
     yield served
     served.close()
+
+
+@pytest.fixture
+def waiters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiters]:
+    """Makes runs that wait, under real supervisors; none of them is left behind."""
+    from waiting import Waiters
+
+    from tui_ft.runs import store
+
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    yield Waiters(folder, monkeypatch)
+    for run in store.all_runs():
+        owner = run.owner()
+        if owner and owner[0].is_alive():
+            os.kill(owner[0].pid, signal.SIGKILL)

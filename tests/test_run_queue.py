@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -25,17 +24,6 @@ from tui_ft.runs.devices import Busy, Device
 from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import summarize
-
-
-@pytest.fixture
-def waiters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiters]:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    yield Waiters(folder, monkeypatch)
-    for run in store.all_runs():
-        owner = run.owner()
-        if owner and owner[0].is_alive():
-            os.kill(owner[0].pid, signal.SIGKILL)
 
 
 def place(run: Run) -> tuple[str, str]:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,22 +17,11 @@ from waiting import Waiters, let_go, until, until_state
 from tui_ft.cli import main
 from tui_ft.errors import RequestError
 from tui_ft.planning import doctor
-from tui_ft.runs import control, endings, heartbeat, launch, logs, store
+from tui_ft.runs import control, endings, heartbeat, launch, logs
 from tui_ft.runs.events import EventReader, EventWriter
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import summarize
 from tui_ft.tui.feed import Feed
-
-
-@pytest.fixture
-def waiters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiters]:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    yield Waiters(folder, monkeypatch)
-    for run in store.all_runs():
-        owner = run.owner()
-        if owner and owner[0].is_alive():
-            os.kill(owner[0].pid, signal.SIGKILL)
 
 
 def supervisor(run: Run) -> int:

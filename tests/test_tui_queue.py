@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from pilots import until
@@ -21,17 +18,6 @@ from tui_ft.tui.screens.confirm import Confirm
 from tui_ft.tui.screens.dashboard import DashboardScreen
 from tui_ft.tui.screens.home import HomeScreen
 from tui_ft.tui.wizard.screen import WizardScreen
-
-
-@pytest.fixture
-def waiters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiters]:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    yield Waiters(folder, monkeypatch)
-    for run in store.all_runs():
-        owner = run.owner()
-        if owner and owner[0].is_alive():
-            os.kill(owner[0].pid, signal.SIGKILL)
 
 
 @pytest.fixture

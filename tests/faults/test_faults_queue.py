@@ -6,27 +6,12 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
-import pytest
 from ledger import SEED, Row, scaled
 from waiting import Waiters, until
 
-from tui_ft.runs import store
 from tui_ft.runs.summary import summarize
-
-
-@pytest.fixture
-def waiters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiters]:
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    yield Waiters(folder, monkeypatch)
-    for run in store.all_runs():
-        owner = run.owner()
-        if owner and owner[0].is_alive():
-            os.kill(owner[0].pid, signal.SIGKILL)
 
 
 def test_no_card_twice(waiters: Waiters, row: Row) -> None:
