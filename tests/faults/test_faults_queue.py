@@ -19,17 +19,25 @@ def test_no_card_twice(waiters: Waiters, row: Row) -> None:
     chance = random.Random(SEED)
     waiters.driver()
     waiters.cards(10, 10)
-    runs = [waiters.start(card=number % 2) for number in range(scaled(30, 8))]
+    runs = [waiters.start(card=number, hold=True) for number in range(2)]
+    until(lambda: len(waiters.began()) == 2)
+    runs += [waiters.start(card=number % 2) for number in range(scaled(28, 8))]
     killed: dict[str, float] = {}
-    for run in chance.sample(runs, len(runs) // 3):
-        time.sleep(chance.uniform(0, 0.4))
+    victims = chance.sample(runs[2:], len(runs) // 4)
+    for run in [*victims, *runs[:2]]:  # while they wait; then the two at work, so that the others get their cards at once
         owner = run.owner()
-        assert owner
-        if owner[0].is_alive():
+        assert owner and owner[0].is_alive()
+        killed[run.id] = time.monotonic()
+        os.kill(owner[0].pid, signal.SIGKILL)
+        row.cases += 1
+    for run in chance.sample([run for run in runs if run.id not in killed], len(runs) // 4):
+        time.sleep(chance.uniform(0, 0.4))  # waiting, at work, or done by then
+        owner = run.owner()
+        if owner and owner[0].is_alive():
             with suppress(ProcessLookupError):
-                killed[run.id] = time.monotonic()
                 os.kill(owner[0].pid, signal.SIGKILL)
-            row.cases += 1
+                killed[run.id] = time.monotonic()
+                row.cases += 1
     until(lambda: all(summarize(run).state in ("finished", "lost") for run in runs), 120)
     assert all(summarize(run).state == "finished" for run in runs if run.id not in killed)
     told = waiters.told()
