@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tui_ft import units
@@ -120,10 +121,9 @@ def start_run(
         TuiFtError: the directory or the process could not be made.
     """
     wanted = {"queued": queued, "when_free": when_free, "shared": force and not queued}
-    hardware = _emptied(read(), when_free) if queued else read()
-    _refuse(preflight.check(recipe, hardware))  # before the queue is asked, which needs a folder that can be written
-    _check_device(make_plan(recipe, hardware=hardware).model_copy(update=wanted))  # before seconds are spent on a look at model and data
-    ready = get_ready(recipe, hardware=hardware, force=force, trust=trust, data=data, queued=queued, when_free=when_free)
+    with suppress(ConfigError):  # told in full below
+        _check_device(make_plan(recipe).model_copy(update=wanted))  # before seconds are spent on a look at model and data
+    ready = get_ready(recipe, force=force, trust=trust, data=data, queued=queued, when_free=when_free)
     plan = ready.plan.model_copy(update=wanted)
     _check_device(plan)
     for warning in ready.warnings:

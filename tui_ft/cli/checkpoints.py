@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 
 from tui_ft import units
@@ -106,12 +105,8 @@ def _delete(run: Run, checkpoint: CheckpointInfo, arguments: argparse.Namespace)
     control.require_deletable(run, checkpoint.step)
     size = units.size(checkpoint.bytes + (checkpoint.zip or 0))
     what = f"checkpoint {checkpoint.step} of {run.id}" + (", the best by validation loss" if checkpoint.best else "")
-    if not arguments.yes:
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
-            raise RequestError(f"deleting {what} needs --yes where nobody can be asked", f"It would free {size}.")
-        if input(f"Delete {what} ({size})? [y/N] ").strip().lower() not in ("y", "yes"):
-            output.say("Nothing was deleted.")
-            return 0
+    if not arguments.yes and not output.may_delete(what, "", size):
+        return 0
     freed = control.delete_checkpoint(run, checkpoint.step)
     if arguments.json:
         output.print_json({"run": run.id, "step": checkpoint.step, "freed_bytes": freed})

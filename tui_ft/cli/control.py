@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -70,15 +69,11 @@ def parse_settings(words: list[str]) -> dict[str, Any]:
 def remove(arguments: argparse.Namespace) -> int:
     run = store.find(arguments.run)
     summary = summarize(run)
-    if summary.state in control.ALIVE or summary.queue_position:
+    if summary.is_live:
         raise RequestError(f"{run.id} is {summary.state}", f"`tui-ft stop {run.id}` first.")
     freed = run.bytes_on_disk()
-    if not arguments.yes:
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
-            raise RequestError(f"deleting {run.id} needs --yes where nobody can be asked", f"It would free {units.size(freed)}.")
-        if input(f"Delete {run.id} with its checkpoints and model ({units.size(freed)})? [y/N] ").strip().lower() not in ("y", "yes"):
-            output.say("Nothing was deleted.")
-            return 0
+    if not arguments.yes and not output.may_delete(run.id, " with its checkpoints and model", units.size(freed)):
+        return 0
     run.delete()
     if arguments.json:
         output.print_json({"run": run.id, "freed_bytes": freed})

@@ -22,7 +22,6 @@ from tui_ft.runs.summary import summarize
 WATCH_SECONDS = 2.0
 QUICK_SECONDS = 2.0
 """What takes no longer shows no progress."""
-LIVE = ("starting", "running", "paused")  # and what waits in the queue
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -136,7 +135,7 @@ def show(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     while True:
         summaries = [summarize(run) for run in store.all_runs()]
-        live = [summary for summary in summaries if summary.state in LIVE or summary.queue_position]
+        live = [summary for summary in summaries if summary.is_live]
         if arguments.json:
             output.print_json(live)
         else:
@@ -169,8 +168,7 @@ def logs(arguments: argparse.Namespace) -> int:
                 offsets[name] += len(text)
                 if text:
                     print(output.visible(text.decode("utf-8", "replace")), end="", flush=True)
-        summary = summarize(run)
-        if not arguments.follow or not (summary.state in LIVE or summary.queue_position):
+        if not arguments.follow or not summarize(run).is_live:
             return 0
         if run.attempt() != attempt:
             attempt, offsets = run.attempt(), {"err": 0, "out": 0}

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tui_ft import units
+from tui_ft.errors import RequestError
 from tui_ft.runs.summary import Summary
 from tui_ft.text import one_line, visible
 
@@ -72,6 +73,24 @@ def one_run(summary: Summary) -> str:
     if summary.eta_seconds is not None:
         parts.append(f"{units.duration(summary.eta_seconds)} left")
     return " · ".join(parts)
+
+
+def may_delete(what: str, with_it: str, size: str) -> bool:
+    """Ask on the terminal whether `what` shall be deleted, and say so when it shall not.
+
+    Args:
+        with_it: what goes along, as it continues the sentence; empty for nothing.
+        size: what is free again, for a person.
+
+    Raises:
+        RequestError: nobody can be asked.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise RequestError(f"deleting {what} needs --yes where nobody can be asked", f"It would free {size}.")
+    if input(f"Delete {what}{with_it} ({size})? [y/N] ").strip().lower() in ("y", "yes"):
+        return True
+    say("Nothing was deleted.")
+    return False
 
 
 class ProgressLine:

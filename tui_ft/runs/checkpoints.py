@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from tui_ft import hardware, home
 from tui_ft.runs.commands import sync_folder
 from tui_ft.runs.manifest import MANIFEST, Manifest, hash_file, read_manifest, self_hash
-from tui_ft.runs.store import Run, read_json
+from tui_ft.runs.store import Run, destroy, read_json
 from tui_ft.text import one_line
 
 ROOM = 1.2
@@ -141,10 +141,10 @@ def clean_up(run: Run) -> list[str]:
         else:
             replaced.rename(target)  # killed between the two renames: the new one was never there
     for trash in [*run.checkpoints.glob(".trash-*"), *run.checkpoints.glob(".checkpoint-*.zip.*")]:
-        _destroy(trash)
+        destroy(trash)
     inmates = sorted((run.checkpoints / "quarantine").glob("*"), key=_age)
     for old in inmates[:-QUARANTINED]:
-        _destroy(old)
+        destroy(old)
     gone = len(inmates) - QUARANTINED
     return [f"{gone} of what was set aside earlier is deleted; the newest {QUARANTINED} stay"] if gone > 0 else []
 
@@ -205,9 +205,10 @@ def verify(checkpoint: Path, on_bytes: OnBytes = lambda _: None) -> str:
 
 def listing(run: Run) -> list[CheckpointInfo]:
     """The published checkpoints, oldest first, damaged ones among them. Reads no more than their manifests."""
-    found = [_info(run, step, _verified(run)) for step in steps(run)]
-    whole = {info.step: info.eval_loss for info in found if not info.damage}
-    return [info.model_copy(update={"best": info.step == best(whole)}) for info in found]
+    verified = _verified(run)
+    found = [_info(run, step, verified.get(step)) for step in steps(run)]
+    lowest = best({info.step: info.eval_loss for info in found if not info.damage})
+    return [info.model_copy(update={"best": info.step == lowest}) for info in found]
 
 
 def remember_verified(run: Run, step: int, found: str) -> None:
@@ -250,7 +251,7 @@ def run_quarantine(run: Run) -> Path:
     return place
 
 
-def _info(run: Run, step: int, verified: dict[int, dict[str, Any]]) -> CheckpointInfo:
+def _info(run: Run, step: int, known: dict[str, Any] | None) -> CheckpointInfo:
     place = folder(run, step)
     manifest = read_manifest(place)
     files = dict(_files(place))
@@ -260,7 +261,6 @@ def _info(run: Run, step: int, verified: dict[int, dict[str, Any]]) -> Checkpoin
     if isinstance(manifest, str):
         return info
     info.eval_loss = manifest.eval_loss if manifest.eval_loss is not None and math.isfinite(manifest.eval_loss) else None
-    known = verified.get(step)
     if known and known.get("self") == manifest.digest and isinstance(known.get("t"), float):
         with suppress(OSError):
             untouched = all((place / name).stat().st_mtime <= known["t"] for name in files)
@@ -307,16 +307,7 @@ def _remove(path: Path) -> None:
     trash = path.with_name(f".trash-{path.name}-{time.time_ns()}")
     with suppress(FileNotFoundError):
         path.rename(trash)
-    _destroy(trash)
-
-
-def _destroy(path: Path) -> None:
-    """Delete whatever it is; what cannot be deleted is left for the next start."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
+    destroy(trash)
 
 
 def _sync(path: Path) -> None:

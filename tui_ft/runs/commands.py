@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import stat
 import time
 import uuid
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tui_ft.runs import identity
-from tui_ft.runs.store import Run
+from tui_ft.runs.store import Run, destroy
 
 Name = Literal["pause", "resume", "checkpoint", "stop", "set"]
 EXPIRES_SECONDS = 600.0
@@ -84,7 +84,7 @@ def send(run: Run, command: Command) -> str:
     try:
         data = command.model_dump_json().encode()
         if os.write(handle, data) != len(data):
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
         os.fsync(handle)
         staged.rename(run.commands / "new" / name)
     except OSError:
@@ -140,19 +140,11 @@ def prune(run: Run) -> None:
     """Keep `done` and `tmp` small; never fails."""
     with suppress(OSError):
         for old in sorted((run.commands / "done").iterdir())[:-KEPT_DONE]:
-            _remove(old)
+            destroy(old)
     with suppress(OSError):
         for torn in (run.commands / "tmp").iterdir():
             if abs(time.time() - torn.lstat().st_mtime) > TORN_SECONDS:
-                _remove(torn)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
+                destroy(torn)
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,10 +20,9 @@ from tui_ft.runs.events import EventReader
 from tui_ft.runs.manifest import Manifest, read_manifest
 from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
-from tui_ft.runs.summary import Summary, summarize
+from tui_ft.runs.summary import ALIVE, Summary, summarize
 from tui_ft.text import one_line
 
-ALIVE = {"starting", "running", "paused"}
 SETTLE_SECONDS = 30.0
 RESUMABLE = {"queued", "paused", "stopped", "failed", "lost"}
 

@@ -58,6 +58,11 @@ def folder() -> Path:
     return home.private_folder(home.home() / "queue")
 
 
+def exists() -> bool:
+    """Whether any run of this home has ever asked for a device: before, none can be held and none waited for."""
+    return (home.home() / "queue").is_dir()
+
+
 def kind(plan: Plan) -> str:
     """What a run waits for: any GPU of that name, or the processor."""
     return plan.gpu.name if plan.gpu else CPU

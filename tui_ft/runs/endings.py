@@ -87,9 +87,7 @@ def tell_restart(run: Run, attempt: int, ended: dict[str, Any], restart: int, ch
     begins = f"from checkpoint {checkpoint}" if checkpoint else "from the beginning"
     remedy = f"It is started again {begins} in {RESTART_DELAYS[restart - 1]:.0f} s (restart {restart} of at most {len(RESTART_DELAYS)} in a row)."
     with suppress(OSError):  # a full disk: the exit record, which is insisted on, says the same
-        _mend(run.events / f"{attempt}.jsonl")
         writer = EventWriter(run, attempt)
-        writer.seq = max((event.get("seq", -1) for event in _tail(writer.file)), default=-1) + 1
         writer.write("alert", kind="restart", severity="warning", cause=ended["reason"], remedy=remedy)
         writer.close()
 
@@ -151,14 +149,3 @@ def _tail(file: Path) -> list[Event]:
             if isinstance(event, dict):
                 events.append(event)
     return events
-
-
-def _mend(file: Path) -> None:
-    """Take away a last line that a killed writer left unfinished: the next one would be glued to it."""
-    with suppress(FileNotFoundError), file.open("r+b") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        start = max(0, end - TAIL)
-        stream.seek(start)
-        block = stream.read()
-        if block and not block.endswith(b"\n"):
-            stream.truncate(start + block.rfind(b"\n") + 1)

@@ -142,7 +142,7 @@ def check_free(plan: Plan, remedy: str = "--queue waits for it, --force shares i
     Raises:
         InUse: with what can be done.
     """
-    if plan.queued or plan.shared:
+    if plan.queued or plan.shared or not devices.exists():
         return
     machine = devices.read()
     with _locked():
@@ -158,7 +158,7 @@ def listing() -> list[Entry]:
     Raises:
         TuiFtError: the queue cannot be read.
     """
-    if not (home.home() / "queue").is_dir():
+    if not devices.exists():
         return []  # who only looks leaves nothing behind
     with _locked() as entries:
         return [entry for entry in entries if not entry.cancelled]

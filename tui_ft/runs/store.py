@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -236,6 +237,15 @@ def find(reference: str) -> Run:
     if matching:
         raise RequestError(f"{reference!r} could be any of {', '.join(run.id for run in matching[:5])}", "Give more of the id.")
     raise RequestError(f"there is no run {one_line(reference, 80)!r}", f"`tui-ft runs` lists them; the newest is {runs[0].id}.")
+
+
+def destroy(path: Path) -> None:
+    """Delete whatever it is, never what a link leads to; what cannot be deleted stays."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def iterate_lines(file: Path, offset: int) -> Iterator[tuple[bytes, int]]:

@@ -14,6 +14,8 @@ from tui_ft.runs.progress import Alert, Progress, State
 from tui_ft.runs.store import Run, read_json
 from tui_ft.text import one_line
 
+ALIVE = {"starting", "running", "paused"}
+"""The states in which a worker may be asked for something, if one is there."""
 ENDS = ("finished", "paused", "stopped", "failed")
 """The outcomes with which a supervisor ends."""
 
@@ -46,6 +48,11 @@ class Summary(BaseModel):
     trainable_parameters: int | None
     queue_position: int | None = Field(None, description="From 1, while it waits in the queue.")
     alerts: list[Alert] = Field(default_factory=list, description="What the present attempt warns of, the newest of each kind.")
+
+    @property
+    def is_live(self) -> bool:
+        """It trains, stands paused, or waits in the queue: something will come of it without a resume."""
+        return self.state in ALIVE or self.queue_position is not None
 
 
 def summarize(run: Run) -> Summary:

@@ -26,12 +26,11 @@ from tui_ft import home
 from tui_ft.errors import TuiFtError
 from tui_ft.runs import checkpoints, endings, identity, logs, queue
 from tui_ft.runs.devices import Busy, Device
-from tui_ft.runs.endings import OUT_OF_MEMORY, RESTART_DELAYS
+from tui_ft.runs.endings import RESTART_DELAYS
 from tui_ft.runs.heartbeat import Heart
 from tui_ft.runs.store import Run
 
 T = TypeVar("T")
-__all__ = ["OUT_OF_MEMORY", "main"]
 
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 0.3

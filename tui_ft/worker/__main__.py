@@ -14,8 +14,8 @@ from typing import TextIO
 
 from tui_ft.errors import TuiFtError
 from tui_ft.recipe import Gpu
+from tui_ft.runs.endings import OUT_OF_MEMORY
 from tui_ft.runs.store import Run
-from tui_ft.runs.supervisor import OUT_OF_MEMORY
 from tui_ft.text import one_line
 from tui_ft.worker.inbox import Inbox, StopNow
 from tui_ft.worker.journal import Journal

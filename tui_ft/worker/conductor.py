@@ -28,9 +28,6 @@ if TYPE_CHECKING:  # no torch in here: the rules of a run can be driven, and tri
     from tui_ft.worker.trainer import Trainer
 
 PAUSE_POLL_SECONDS = 0.2
-HEARTBEAT_SECONDS = 5.0
-
-
 GPU_SECONDS = 30.0
 """Between two looks at whether the GPU slows itself down."""
 
@@ -50,7 +47,7 @@ class Conductor:
     trainer: Trainer
 
     def __init__(
-        self, run: Run, recipe: Recipe, journal: Journal, inbox: Inbox, steps_per_epoch: int, has_validation: bool, steering: Steering | None = None
+        self, run: Run, recipe: Recipe, journal: Journal, inbox: Inbox, steps_per_epoch: int, has_validation: bool, steering: Steering
     ) -> None:
         self.run = run
         self.recipe = recipe
@@ -60,7 +57,7 @@ class Conductor:
         self.has_validation = has_validation
         self.outcome = "finished"
         self.reason = ""
-        self.steering = steering or Steering(journal, run.plan(journal.attempt))
+        self.steering = steering
         self.evaluations = journal.past.evaluations
         for checkpoint in checkpoints.listing(run):
             self.evaluations.know(checkpoint.step, checkpoint.eval_loss)  # their events may be lost
@@ -229,10 +226,6 @@ class Conductor:
     def eval_loss_at(self, step: int) -> float | None:
         return self.evaluations.loss if step == self.evaluations.step else None
 
-    def last_step(self, planned: int) -> int:
-        """The step after which all is done: as planned, or as a person has changed it since."""
-        return self.steering.steps_at(self.journal.progress.step, planned)
-
     # --- rules -------------------------------------------------------------------------------------------------
 
     def _is_asked_to_end(self, state: TrainerState) -> bool:
@@ -289,7 +282,6 @@ class Conductor:
         state, control = self.trainer.state, self.trainer.control
         self.inbox.stand_still = False
         self.journal.state("paused", "by request; the memory is kept")
-        heartbeat = time.monotonic()
         while True:
             self.journal.flush()
             self.between_batches()
@@ -309,9 +301,6 @@ class Conductor:
                 for command in resumed:
                     self.inbox.tell(command, "effected", "goes on")
                 return
-            if time.monotonic() - heartbeat > HEARTBEAT_SECONDS:
-                self.journal.write_status()
-                heartbeat = time.monotonic()
             time.sleep(PAUSE_POLL_SECONDS)
 
     def _end_saved(self, step: int) -> None:

@@ -34,8 +34,6 @@ class Journal:
         self.log_every = log_every
         self.restarted = restarted
         self.past = History.read(run)
-        self.history = self.past.changes
-        """The changes of the training that took effect before, as events."""
         self.cause = ""
         """Why the attempt ends, in one word, where whoever ends it knows better than its outcome says."""
         self.progress = Progress()

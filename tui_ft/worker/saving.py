@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 60.0
 """Where free space tells nothing (a quota), saving is simply tried again."""
-HEARTBEAT_SECONDS = 5.0
 
 
 class Saving:
@@ -62,7 +61,7 @@ class Saving:
         remedy = f"Free some space, e.g. with `tui-ft rm` or `tui-ft checkpoints {journal.run.id}`."
         journal.alert("disk", "error", words, remedy, "checkpoints.keep")
         journal.state("paused", f"{words}; goes on by itself when there is room")
-        began = told = time.monotonic()
+        began = time.monotonic()
         while not inbox.terminated:
             conductor.between_batches()
             self._answer()
@@ -76,9 +75,6 @@ class Saving:
                 return True
             for command in asked:
                 inbox.tell(command, "rejected", self.room.words())
-            if time.monotonic() - told > HEARTBEAT_SECONDS:
-                journal.write_status()
-                told = time.monotonic()
             time.sleep(POLL_SECONDS)
         return False
 

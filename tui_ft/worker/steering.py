@@ -24,8 +24,8 @@ class Steering:
         self.journal = journal
         self.planned: int | None = None
         """Steps as the recipe has them; None until the rows are counted."""
-        self.changes = changes_told(journal.history)
-        known = {event.get("id") for event in journal.history if event["type"] == "command" and event.get("phase") == "effected"}
+        self.changes = _still_wanted(journal.past.changes)
+        known = {event["id"] for event in journal.past.changes}
         self.given: Settings = {} if plan.settings_id in known else _whole(plan.settings)  # a restart does not make them a second time
         self.given_id = plan.settings_id
         if self.given:
@@ -118,13 +118,12 @@ def _whole(settings: dict[str, float]) -> Settings:
     return {key: int(value) if key == "max_steps" else value for key, value in settings.items()}
 
 
-def changes_told(history: list[Event]) -> list[tuple[int, Settings]]:
+def _still_wanted(changes: list[Event]) -> list[tuple[int, Settings]]:
     """(step, settings) of every change that took effect in earlier attempts and still holds, by step."""
     made: list[tuple[int, Settings]] = []
-    for event in history:
-        if event["type"] == "command" and event.get("name") == "set" and event.get("phase") == "effected":
-            step, settings = int(event.get("step") or 0), dict(event.get("args") or {})
-            made = [*_superseded(made, step, settings), (step, settings)]
+    for event in changes:
+        step, settings = int(event.get("step") or 0), event["args"]
+        made = [*_superseded(made, step, settings), (step, settings)]
     return sorted(made, key=lambda change: change[0])
 
 

@@ -19,6 +19,7 @@ from tui_ft.worker.conductor import Conductor
 from tui_ft.worker.inbox import Inbox
 from tui_ft.worker.journal import Journal
 from tui_ft.worker.starting import starting_point
+from tui_ft.worker.steering import Steering
 
 STEP_SECONDS = 0.002
 SIZE = 64
@@ -28,11 +29,11 @@ def train(run: Run, plan: Plan, journal: Journal, inbox: Inbox) -> tuple[str, st
     """In place of `tui_ft.worker.train.train`: the same moments of the conductor in the same order."""
     recipe = run.recipe()
     checkpoint = starting_point(run, plan, journal)
-    conductor = Conductor(run, recipe, journal, inbox, steps_per_epoch=recipe.train.max_steps, has_validation=True)
+    conductor = Conductor(run, recipe, journal, inbox, steps_per_epoch=recipe.train.max_steps, has_validation=True, steering=Steering(journal, plan))
     trainer = Trainer(run, journal, conductor, float(recipe.train.learning_rate), int(recipe.train.max_steps))
     if checkpoint:
         trainer.load(checkpoint)
-    if trainer.state.global_step < conductor.last_step(trainer.state.max_steps):
+    if trainer.state.global_step < conductor.steering.steps_at(trainer.state.global_step, trainer.state.max_steps):
         trainer.train()
     if conductor.outcome == "finished":
         run.model.mkdir(exist_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tui_ft.runs import store
-from tui_ft.runs.control import ALIVE
 from tui_ft.runs.glimpse import loss_glimpse
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import Summary, summarize
@@ -25,7 +24,7 @@ class Row:
 
     @property
     def is_live(self) -> bool:
-        return self.summary.state in ALIVE or self.summary.queue_position is not None
+        return self.summary.is_live
 
 
 class RunTable:

@@ -58,12 +58,18 @@ class Starting(WithHub):
         asked = Prompt("Save this recipe as a preset", recipe.name, "Letters, digits, dot, dash and underscore.", name_problem)
         self.app.push_screen(asked, lambda name: save(False, name) if name else None)
 
-    def action_start(self) -> None:
+    def _whole_recipe(self) -> Recipe | None:
+        """The draft as a recipe; None where something is wrong with it, which is shown."""
         self.step.commit()
         try:
-            recipe = files.absolute(self.draft.require(), Path.cwd())
+            return files.absolute(self.draft.require(), Path.cwd())
         except TuiFtError as error:
             self._refused(error)
+            return None
+
+    def action_start(self) -> None:
+        recipe = self._whole_recipe()
+        if recipe is None:
             return
         plan = self.backstage.plan.value
         if plan is not None and plan.fits is False:
@@ -76,13 +82,9 @@ class Starting(WithHub):
 
     def action_queue(self) -> None:
         """As a start, but for a GPU that others may be using now: whether it fits is judged on the empty GPU, by the start itself."""
-        self.step.commit()
-        try:
-            recipe = files.absolute(self.draft.require(), Path.cwd())
-        except TuiFtError as error:
-            self._refused(error)
-            return
-        self._start(recipe, False, queued=True)
+        recipe = self._whole_recipe()
+        if recipe is not None:
+            self._start(recipe, False, queued=True)
 
     def _start_if(self, sure: bool, recipe: Recipe) -> None:
         if sure:
