@@ -113,7 +113,7 @@ async def test_without_a_hub_the_cache_is_offered_and_said_so(tmp_path: Path, mo
         await until(pilot, lambda: "org/here" in texts(app), WAIT)
         await pilot.press("f3")
         await until(pilot, lambda: "Only what is on this machine" in texts(app) and "● org/here" in texts(app), WAIT)
-        assert "the connection was refused" in flat(app)
+        await until(pilot, lambda: "the connection was refused" in flat(app), WAIT)
 
 
 async def test_a_models_own_code_is_asked_about_and_no_is_the_default(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
