@@ -6,7 +6,7 @@ planner and worker know each other only through it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,7 +25,10 @@ class Memory(BaseModel):
     optimizer: int = 0
     activations: int = Field(0, description="0 in the tier lower-bound: not counted, not free.")
     head: int = Field(0, description="Logits and the loss; 0 in the tier lower-bound.")
-    overhead: int = Field(0, description="Context and safety; 0 in the tier lower-bound.")
+    overhead: int = Field(0, description="Context and safety together; 0 in the tier lower-bound.")
+    context: int = Field(0, description="What the driver and the libraries take before the first tensor.")
+    safety: int = Field(0, description="Kept free because an allocator holds more than its tensors take.")
+    phase: str = Field("", description="The part of a training step in which the most is held, in words.")
 
 
 class Gpu(BaseModel):
@@ -36,6 +39,20 @@ class Gpu(BaseModel):
     free_bytes: int
     index: int = 0
     uuid: str = Field("", description="What CUDA_VISIBLE_DEVICES takes: numbers are counted differently by CUDA and the driver. Empty: assumed.")
+
+
+class Option(BaseModel):
+    """Another setting: what it would cost or save, or how it would make a run fit that does not."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    changes: dict[str, Any] = Field(description="Recipe keys and their values, as `--set` takes them.")
+    words: str = Field(description="What it is, e.g. without activation checkpointing.")
+    text: str = Field(description="The whole sentence: what it costs or saves, and whether it fits.")
+    total_bytes: int
+    seconds: float | None = None
+    fits: bool | None = None
+    remedy: bool = Field(False, description="The run does not fit as it is, and would so.")
 
 
 class Plan(BaseModel):
@@ -70,7 +87,10 @@ class Plan(BaseModel):
     when_free: int | None = Field(None, description="Bytes that must be free on the GPU before a queued attempt begins; None: what the plan needs.")
     steps: int | None = Field(None, description="Optimizer steps; None until the rows have been counted.")
     tokens_per_step: int | None = None
-    seconds: float | None = None
+    seconds: float | None = Field(None, description="Of training, without downloads and evaluation.")
+    seconds_range: tuple[float, float] | None = Field(None, description="The least and the most that is likely.")
+    longest: int | None = Field(None, description="Tokens of the longest sample, for which the memory is counted; None: prompt.max_length.")
+    options: list[Option] = Field(default_factory=list, description="Other settings and what they would change, the most useful first.")
     disk_bytes: int | None = Field(None, description="Checkpoints kept + their ZIPs + the final model.")
     trainable_parameters: int | None = None
     parameters: int | None = None
