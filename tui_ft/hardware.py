@@ -45,6 +45,8 @@ class GpuReading:
     """Degrees Celsius."""
     power_watts: float | None
     processes: tuple[GpuProcess, ...] = ()
+    cores: int | None = None
+    clock_mhz: int | None = None
 
 
 @dataclass(frozen=True)
