@@ -64,9 +64,9 @@ class Measured(BaseModel):
         """Predicted against allocated tensors, as a share: 0.02 says two percent too much. None where one of them is missing."""
         if not self.predicted_bytes or not self.allocated_bytes or self.tier == "lower-bound" or self.outcome == OUT_OF_MEMORY:
             return None  # out of memory, it never held what it needed; a lower bound does not claim to be right
-        if not self.packed and self.rows and self.length and self.largest_rows and self.largest_length:
-            if self.largest_rows * self.largest_length < MET * self.rows * self.length:
-                return None  # the batch that was forecast has not come yet
+        met = (self.largest_rows or 0) * (self.largest_length or 0)
+        if met and not self.packed and met < MET * (self.rows or 0) * (self.length or 0):
+            return None  # the batch that was forecast has not come yet
         return self.predicted_bytes / self.allocated_bytes - 1
 
     @property

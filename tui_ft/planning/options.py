@@ -16,6 +16,8 @@ MOST = 8
 """So many are shown."""
 SHORTEST = 256
 """Tokens below which samples are not cut further unasked."""
+ALIKE = 0.03
+"""Speeds that differ by no more are not told apart."""
 SMALL_OPTIMIZER = "adamw_8bit"
 """AdamW with 8-bit states, not paged: what is paged lies on the GPU all the same until something pushes it out."""
 
@@ -87,6 +89,8 @@ def _told(outlook: Outlook, base: Case, need: Memory, changes: Sequence[Change],
         return None
     words = " and ".join(change.words for change in changes)
     ratio = outlook.work(case) / outlook.work(base)
+    if memory.total_bytes >= need.total_bytes and ratio > 1 - ALIKE:
+        return None  # it would cost, and save nothing
     text = f"{words}: {_compared(memory.total_bytes, need.total_bytes)}, {_slower(ratio)}"
     fits: bool | None = None
     if outlook.gpu is not None and outlook.free is not None:
@@ -102,7 +106,7 @@ def _compared(total: int, base: int) -> str:
 
 
 def _slower(ratio: float) -> str:
-    if 0.97 < ratio < 1.03:
+    if 1 - ALIKE <= ratio <= 1 + ALIKE:
         return "as fast"
     return f"{ratio:.1f}× slower" if ratio > 1 else f"{1 / ratio:.1f}× faster"
 

@@ -67,7 +67,8 @@ class Outlook:
         if self.gpu is not None:
             factor = self.history.memory_factor(self.gpu, case.setup, cap=CAP, context=context)
             safety = ceil((tensors.total_bytes * factor + context) / CAP) - tensors.total_bytes - context
-        whole = {"context": context, "safety": safety, "overhead": context + safety}
+        phase = tensors.phase.partition(" #")[0]  # a fit may tell one phase in several formulas
+        whole = {"context": context, "safety": safety, "overhead": context + safety, "phase": phase}
         return tensors.model_copy(update={**whole, "total_bytes": tensors.total_bytes + context + safety})
 
     def has_room(self, need: Memory) -> bool:
