@@ -58,7 +58,7 @@ def load_model(
     commit = (consent or {}).get(model.name)
     wanted = {
         "dtype": DTYPES[precision],
-        "attn_implementation": _supported_attention(attention),
+        "attn_implementation": implementation_of(attention),
         "quantization_config": _quantization(quantization, double_quantization, precision),
         "device_map": {"": str(device())},
     }
@@ -115,8 +115,9 @@ def _keep_trainable_layout(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _supported_attention(name: str) -> str:
-    return name if name in ("sdpa", "eager", "flash_attention_2", "flex_attention") else "sdpa"
+def implementation_of(attention: str) -> str | None:
+    """What transformers is asked for; None lets it take `sdpa`, and `eager` in models that have no other (Gemma 2)."""
+    return attention if attention in ("eager", "flash_attention_2", "flex_attention") else None
 
 
 def _quantization(kind: str, double: bool, precision: str) -> BitsAndBytesConfig | None:

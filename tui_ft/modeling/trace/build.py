@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from math import lcm
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from tui_ft.modeling.adapters import make_trainable
-from tui_ft.modeling.load import DTYPES
+from tui_ft.modeling.load import DTYPES, implementation_of
 from tui_ft.modeling.structure import structure
 from tui_ft.modeling.trace import quantized
 from tui_ft.modeling.trace.patching import Patches
@@ -104,7 +103,7 @@ def build(config: Any, depth: Depth, setup: Setup, rank: int, patches: Patches) 
     dtype = DTYPES["fp32" if setup.kind == "full" else setup.precision]  # what is trained in full is loaded and then made fp32
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(
-            shortened(config, depth.layers), dtype=dtype, attn_implementation=setup.attention, trust_remote_code=False
+            shortened(config, depth.layers), dtype=dtype, attn_implementation=implementation_of(setup.attention), trust_remote_code=False
         )
     if setup.quantization != "none":
         quantized.quantize(model, setup, dtype)

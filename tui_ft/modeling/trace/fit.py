@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import transformers.masking_utils
 import trl.kernels.chunked_logprob
 from numpy.typing import NDArray
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -98,6 +99,8 @@ def trace(
     """One step on fake tensors; the moments of each of its segments."""
     tracker = Tracker(sizes, grain=CUDA_GRAIN if setup.device == "cuda" else 1)
     with Patches() as patches, FakeTensorMode(allow_non_fake_inputs=True):
+        # it looks at values, and takes every fake batch for a packed one, which would need a mask
+        patches.set(transformers.masking_utils, "find_packed_sequence_indices", lambda *_: None)
         if sizes.chunk:
             patches.set(trl.kernels.chunked_logprob, "TOKEN_CHUNK_SIZE", sizes.chunk)
         if setup.device == "cuda":
