@@ -62,13 +62,12 @@ class Outlook:
         fit = self.forecasts.get(case.setup)
         if fit is None:
             return None
-        tensors = fit.memory(case.rows, case.length, case.rank, packed=case.packed)
+        tensors = fit.memory(case.rows, case.length, case.rank, packed=case.packed, accumulating=case.packed or case.rows < self.effective)
         context, safety = self.context, 0
         if self.gpu is not None:
             factor = self.history.memory_factor(self.gpu, case.setup, cap=CAP, context=context)
             safety = ceil((tensors.total_bytes * factor + context) / CAP) - tensors.total_bytes - context
-        phase = tensors.phase.partition(" #")[0]  # a fit may tell one phase in several formulas
-        whole = {"context": context, "safety": safety, "overhead": context + safety, "phase": phase}
+        whole = {"context": context, "safety": safety, "overhead": context + safety}
         return tensors.model_copy(update={**whole, "total_bytes": tensors.total_bytes + context + safety})
 
     def has_room(self, need: Memory) -> bool:

@@ -85,10 +85,16 @@ def _at_level(outlook: Outlook, base: Case, rows: Sequence[int], largest: bool) 
         assert memory is not None
         return memory
 
-    fitting = bisect_right(rows, False, key=lambda count: not outlook.has_room(need(count)))  # memory grows with the rows
+    def is_full(count: int) -> bool:
+        return not outlook.has_room(need(count))
+
+    fitting = list(rows[: bisect_right(rows, False, hi=len(rows) - 1, key=is_full)])  # memory grows with the rows ...
+    if not is_full(rows[-1]):
+        fitting.append(rows[-1])  # ... but for the whole batch at once, which holds no gradients of a micro-batch before
     if not fitting:
-        return Suggestion(replace(base, rows=rows[0]), need(rows[0]), False)
-    chosen = rows[fitting - 1] if largest else min(rows[:fitting], key=lambda count: (outlook.work(replace(base, rows=count)), -count))
+        least = min((rows[0], rows[-1]), key=lambda count: need(count).total_bytes)
+        return Suggestion(replace(base, rows=least), need(least), False)
+    chosen = fitting[-1] if largest else min(fitting, key=lambda count: (outlook.work(replace(base, rows=count)), -count))
     return Suggestion(replace(base, rows=chosen), need(chosen), True)
 
 
