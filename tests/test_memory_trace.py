@@ -164,5 +164,7 @@ def test_the_forecast_is_what_a_real_training_allocates(bench: Bench, case: str)
     )
     found = Fit.model_validate(fit(inventory.read_config(str(folder)), setup))
     told = found.memory(step.rows, step.length, 4)
-    print(f"{case}: {step.rows}x{step.length} real {step.bytes / 2**20:.2f} MiB, told {told.total_bytes / 2**20:.2f} {told.phase} {told.total_bytes / step.bytes - 1:+.3%}")
+    print(
+        f"{case}: {step.rows}x{step.length} real {step.bytes / 2**20:.2f} MiB, told {told.total_bytes / 2**20:.2f} {told.phase} {told.total_bytes / step.bytes - 1:+.3%}"
+    )
     assert told.total_bytes == pytest.approx(step.bytes, rel=CLOSE)
