@@ -105,6 +105,7 @@ def build(config: Any, depth: Depth, setup: Setup, rank: int, patches: Patches) 
         model = AutoModelForCausalLM.from_config(
             shortened(config, depth.layers), dtype=dtype, attn_implementation=implementation_of(setup.attention), trust_remote_code=False
         )
+    model.tie_weights()  # skipped with the initial values
     if setup.quantization != "none":
         quantized.quantize(model, setup, dtype)
     patches.set(torch.nn.Module, "to", lambda self, *_, **__: self)  # peft moves adapters to where the layer is; fake parameters cannot be swapped
