@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
 from transformers import LlamaConfig
@@ -166,125 +163,6 @@ def test_free_disk_is_told_for_what_does_not_exist_yet(tmp_path: Path) -> None:
     free = hardware.free_disk(tmp_path / "a" / "b" / "c")
     assert free is not None and free > 0
     assert hardware.free_disk(tmp_path / "file" / "x") is not None
-
-
-class NvmlError(Exception):
-    """What NVML raises for everything; `value` is its code."""
-
-    def __init__(self, value: int) -> None:
-        super().__init__(f"code {value}")
-        self.value = value
-
-
-NOT_SUPPORTED, LIBRARY_NOT_FOUND = 3, 12
-
-
-class Nvml(ModuleType):
-    """A driver that answers what `answers` holds, and that it does not support anything else."""
-
-    NVMLError = NvmlError
-    NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_NO_PERMISSION = LIBRARY_NOT_FOUND, 9, 4
-    NVML_ERROR_LIB_RM_VERSION_MISMATCH, NVML_DEVICE_MIG_ENABLE, NVML_TEMPERATURE_GPU = 18, 1, 0
-
-    def __init__(self, answers: dict[str, Callable[..., Any]]) -> None:
-        super().__init__("pynvml")
-        self.answers = answers
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def unsupported(*_: Any) -> Any:
-            raise NvmlError(NOT_SUPPORTED)
-
-        return self.answers.get(name, unsupported)
-
-
-def driver(monkeypatch: pytest.MonkeyPatch, **answers: Callable[..., Any]) -> None:
-    basics: dict[str, Callable[..., Any]] = {
-        "nvmlInit": lambda: None,
-        "nvmlDeviceGetCount": lambda: 2,
-        "nvmlDeviceGetHandleByIndex": lambda index: f"GPU-{index}abc",
-        "nvmlDeviceGetUUID": lambda handle: handle,
-        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=100, free=40),
-    }
-    monkeypatch.setitem(sys.modules, "pynvml", Nvml(basics | answers))
-
-
-@pytest.fixture(autouse=True)
-def all_cards_visible(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    yield
-
-
-def test_this_machine_can_be_read() -> None:
-    read = hardware.read()
-    assert read.cpus >= 1 and 0 < read.ram_free <= read.ram_total
-    assert bool(read.gpus) != bool(read.note)
-
-
-def test_no_driver_is_normal(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails() -> None:
-        raise NvmlError(LIBRARY_NOT_FOUND)
-
-    driver(monkeypatch, nvmlInit=fails)
-    read = hardware.read()
-    assert read.gpus == () and "no driver is installed" in read.note and "CPU" in read.note
-
-
-def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "nvidia-ml-py is missing" in hardware.read().note
-
-
-def test_what_a_card_does_not_tell_is_none_and_the_rest_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    driver(monkeypatch, nvmlDeviceGetName=lambda handle: b"Card", nvmlDeviceGetPowerUsage=lambda handle: 61_500)
-    first, second = hardware.read().gpus
-    assert (first.index, first.uuid, first.name, first.total_bytes, first.free_bytes) == (0, "GPU-0abc", "Card", 100, 40)
-    assert (first.capability, first.utilisation, first.temperature, first.power_watts, first.processes) == (None, None, None, 61.5, ())
-    assert second.index == 1
-
-
-def test_processes_are_named_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    holders = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=30), SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None)]
-    driver(monkeypatch, nvmlDeviceGetComputeRunningProcesses=lambda handle: holders)
-    ours, foreign = hardware.read().gpus[0].processes
-    assert ours.pid == os.getpid() and ours.name and ours.memory_bytes == 30
-    assert (foreign.user, foreign.name, foreign.memory_bytes) == ("", "", None)
-
-
-def test_a_card_that_cannot_be_read_does_not_hide_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def handle(index: int) -> str:
-        if index == 0:
-            raise NvmlError(15)  # fallen off the bus
-        return "GPU-1abc"
-
-    driver(monkeypatch, nvmlDeviceGetHandleByIndex=handle)
-    assert [gpu.uuid for gpu in hardware.read().gpus] == ["GPU-1abc"]
-
-
-def test_mig_slices_stand_for_their_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    def part(card: str, slot: int) -> str:
-        if slot > 1:
-            raise NvmlError(6)  # an empty slot
-        return f"MIG-{slot}"
-
-    driver(
-        monkeypatch,
-        nvmlDeviceGetMigMode=lambda handle: [1 if handle == "GPU-0abc" else 0, 0],
-        nvmlDeviceGetMaxMigDeviceCount=lambda handle: 7,
-        nvmlDeviceGetMigDeviceHandleByIndex=part,
-    )
-    assert [(gpu.index, gpu.uuid) for gpu in hardware.read().gpus] == [(0, "MIG-0"), (1, "MIG-1"), (2, "GPU-1abc")]
-
-
-@pytest.mark.parametrize(
-    ("setting", "expected"),
-    [("1", ["GPU-1abc"]), ("1,0", ["GPU-1abc", "GPU-0abc"]), ("GPU-1", ["GPU-1abc"]), ("0,9,1", ["GPU-0abc"]), ("", []), ("-1", [])],
-)
-def test_only_visible_cards_count(monkeypatch: pytest.MonkeyPatch, setting: str, expected: list[str]) -> None:
-    driver(monkeypatch)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
-    read = hardware.read()
-    assert [gpu.uuid for gpu in read.gpus] == expected and [gpu.index for gpu in read.gpus] == list(range(len(expected)))
-    assert bool(expected) or "CUDA_VISIBLE_DEVICES" in read.note
 
 
 def test_a_start_is_refused_for_memory_unless_forced_and_for_disk_always(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import recorded_nvml
 
 from tui_ft.recipe import Gpu, Memory, Plan, presets
 from tui_ft.runs import launch, store
@@ -39,29 +40,6 @@ if "tui_ft.results.report" in argv:
     os._exit(0)
 """
 """Tells when it begins and ends; with a file `hold` in the run's folder it lasts until that is gone."""
-DRIVER = """
-import json, os
-from types import SimpleNamespace as Facts
-class NVMLError(Exception):
-    value = 3
-NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_NO_PERMISSION, NVML_ERROR_LIB_RM_VERSION_MISMATCH = 12, 9, 4, 18
-NVML_DEVICE_MIG_ENABLE, NVML_TEMPERATURE_GPU = 1, 0
-def cards():
-    return json.loads(open(os.environ["NVML_CARDS"]).read())
-def unsupported(*_):
-    raise NVMLError()
-def __getattr__(name):
-    if name.startswith("nvml"):
-        return unsupported
-    raise AttributeError(name)
-nvmlInit = lambda: None
-nvmlDeviceGetCount = lambda: len(cards())
-nvmlDeviceGetHandleByIndex = lambda index: index
-nvmlDeviceGetUUID = lambda index: cards()[index]["uuid"]
-nvmlDeviceGetName = lambda index: cards()[index]["name"]
-nvmlDeviceGetMemoryInfo = lambda index: Facts(total=cards()[index]["total"], free=cards()[index]["free"])
-nvmlDeviceGetComputeRunningProcesses = lambda index: [Facts(pid=pid, usedGpuMemory=used) for pid, used in cards()[index]["processes"]]
-"""
 
 
 class Waiters:
@@ -77,19 +55,15 @@ class Waiters:
 
     def driver(self) -> None:
         """From here on children see the cards that `cards` writes."""
-        (self.folder / "pynvml.py").write_text(DRIVER)
-        self.monkeypatch.setenv("NVML_CARDS", str(self.folder / "cards.json"))
-        self.monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        recorded_nvml.install_for_children(self.folder, self.monkeypatch)
 
     def cards(self, *free: float, names: tuple[str, ...] = (), processes: tuple[tuple[int, int], ...] = ()) -> None:
         """One card of 10 GiB for each number of GiB that is free."""
         cards = [
-            {"uuid": f"GPU-{i}", "name": names[i] if names else CARD, "total": 10 * GIB, "free": round(f * GIB), "processes": processes}
+            {"uuid": f"GPU-{i}", "name": names[i] if names else CARD, "total": 10 * GIB, "free": round(f * GIB), "compute": processes}
             for i, f in enumerate(free)
         ]
-        staged = self.folder / "cards.new"
-        staged.write_text(json.dumps(cards))
-        staged.replace(self.folder / "cards.json")
+        recorded_nvml.tell(self.folder, {"driver": "550", "cards": cards})
 
     def create(self, *, queued: bool = True, hold: bool = False, card: int | None = None, name: str = CARD, **changes: Any) -> Run:
         """A run; with `card` on that GPU, else on the processor. With `hold` its worker lasts until `let_go`."""

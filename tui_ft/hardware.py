@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
-T = TypeVar("T")
+MOVED_BYTES = 256 * 2**20
+"""Free memory that has changed by more than this is worth a word: less is a desktop's breathing."""
 THROTTLES = {0x08: "its hardware protects itself", 0x20: "it is too hot", 0x40: "it is far too hot", 0x80: "its power supply is too weak"}
 """The bits of NVML's clock event reasons that mean a fault of the machine, not a limit that was set."""
 
@@ -45,6 +45,10 @@ class GpuReading:
     """Degrees Celsius."""
     power_watts: float | None
     processes: tuple[GpuProcess, ...] = ()
+    cores: int | None = None
+    """CUDA cores; with the clock they bound what it can compute."""
+    clock_mhz: int | None = None
+    """The most its multiprocessors can run at."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,15 @@ def free_disk(path: Path) -> int | None:
     return None
 
 
+def held_by(pid: int) -> int | None:
+    """Bytes that a process holds on the first GPU that this process may use, its context included; None where the driver does not tell.
+
+    Inside a container the driver's process numbers are the host's, and none of them is ours.
+    """
+    readings, _, _ = _read_gpus()
+    return next((process.memory_bytes for reading in readings[:1] for process in reading.processes if process.pid == pid), None)
+
+
 def throttling() -> tuple[tuple[str, ...], int | None]:
     """Why the first GPU that this process may use slows itself down, and its temperature; nothing where the driver does not tell.
 
@@ -99,11 +112,10 @@ def throttling() -> tuple[tuple[str, ...], int | None]:
     if not visible:
         return (), None
     handle = visible[0][0]
-    query = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None) or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
-    bits = int(_ask(nvml, query, handle) or 0)
-    return tuple(words for bit, words in THROTTLES.items() if bits & bit), _ask(
-        nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
-    )
+    bits = int(
+        _ask(nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle) or _ask(nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", handle) or 0
+    )  # the second is what drivers before 535 call it
+    return tuple(words for bit, words in THROTTLES.items() if bits & bit), _temperature(nvml, handle)
 
 
 def _usable_cpus() -> int:
@@ -118,7 +130,7 @@ def _read_gpus() -> tuple[tuple[GpuReading, ...], str, str]:
         return (), "", f"no GPU: the package nvidia-ml-py is missing ({error}); training runs on the CPU"
     try:
         nvml.nvmlInit()  # counted by the driver: quick after the first time, and never shut down, since others poll as well
-        driver = str(_ask(nvml, nvml.nvmlSystemGetDriverVersion) or "")
+        driver = str(_ask(nvml, "nvmlSystemGetDriverVersion") or "")
         count = nvml.nvmlDeviceGetCount()
     except nvml.NVMLError as error:
         return (), "", f"no NVIDIA GPU: {_reason(nvml, error)}; training runs on the CPU"
@@ -145,17 +157,17 @@ def _reason(nvml: Any, error: Exception) -> str:
 
 def _devices(nvml: Any, number: int) -> list[tuple[Any, str]]:
     """The card `number` as (handle, uuid), or its slices where MIG is on: only those can be used then."""
-    card = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, number)
+    card = _ask(nvml, "nvmlDeviceGetHandleByIndex", number)
     if card is None:
         return []
     slices = []
-    mode = _ask(nvml, nvml.nvmlDeviceGetMigMode, card)
+    mode = _ask(nvml, "nvmlDeviceGetMigMode", card)
     if mode and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE:
-        for slot in range(_ask(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, card) or 0):
-            part = _ask(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, card, slot)
+        for slot in range(_ask(nvml, "nvmlDeviceGetMaxMigDeviceCount", card) or 0):
+            part = _ask(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", card, slot)
             if part is not None:
-                slices.append((part, _text(_ask(nvml, nvml.nvmlDeviceGetUUID, part))))
-    return slices or [(card, _text(_ask(nvml, nvml.nvmlDeviceGetUUID, card)))]
+                slices.append((part, _text(_ask(nvml, "nvmlDeviceGetUUID", part))))
+    return slices or [(card, _text(_ask(nvml, "nvmlDeviceGetUUID", card)))]
 
 
 def _visible(devices: list[tuple[Any, str]], setting: str | None) -> list[tuple[Any, str]]:
@@ -175,28 +187,41 @@ def _visible(devices: list[tuple[Any, str]], setting: str | None) -> list[tuple[
 
 
 def _reading(nvml: Any, handle: Any, index: int) -> GpuReading | None:
-    memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    memory = _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
     if memory is None:
         return None
-    capability = _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
-    use = _ask(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
-    power = _ask(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
+    capability = _ask(nvml, "nvmlDeviceGetCudaComputeCapability", handle)
+    use = _ask(nvml, "nvmlDeviceGetUtilizationRates", handle)
+    power = _ask(nvml, "nvmlDeviceGetPowerUsage", handle)
     return GpuReading(
         index=index,
-        uuid=_text(_ask(nvml, nvml.nvmlDeviceGetUUID, handle)),
-        name=_text(_ask(nvml, nvml.nvmlDeviceGetName, handle)) or "GPU",
+        uuid=_text(_ask(nvml, "nvmlDeviceGetUUID", handle)),
+        name=_text(_ask(nvml, "nvmlDeviceGetName", handle)) or "GPU",
         capability=(capability[0], capability[1]) if capability else None,
         total_bytes=int(memory.total),
         free_bytes=int(memory.free),
         utilisation=int(use.gpu) if use else None,
-        temperature=_ask(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+        temperature=_temperature(nvml, handle),
         power_watts=power / 1000 if power is not None else None,
-        processes=tuple(
-            _process(item.pid, item.usedGpuMemory)
-            for query in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses)
-            for item in _ask(nvml, query, handle) or ()
-        ),
+        processes=_processes(nvml, handle),
+        cores=_ask(nvml, "nvmlDeviceGetNumGpuCores", handle),
+        clock_mhz=_ask(nvml, "nvmlDeviceGetMaxClockInfo", handle, nvml.NVML_CLOCK_SM),
     )
+
+
+def _temperature(nvml: Any, handle: Any) -> int | None:
+    return _ask(nvml, "nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU)
+
+
+def _processes(nvml: Any, handle: Any) -> tuple[GpuProcess, ...]:
+    """Who holds memory, the most first; who computes and draws as well is listed twice by the driver, with the same memory."""
+    held: dict[int, int | None] = {}
+    for kind in ("Compute", "Graphics"):
+        query = f"nvmlDeviceGet{kind}RunningProcesses"
+        listed = _ask(nvml, query, handle)
+        for item in (_ask(nvml, f"{query}_v2", handle) if listed is None else listed) or ():  # an old driver knows the older form alone
+            held[item.pid] = max(held.get(item.pid) or 0, item.usedGpuMemory or 0) or None
+    return tuple(_process(pid, memory) for pid, memory in sorted(held.items(), key=lambda entry: -(entry[1] or 0)))
 
 
 def _process(pid: int, memory_bytes: int | None) -> GpuProcess:
@@ -208,11 +233,15 @@ def _process(pid: int, memory_bytes: int | None) -> GpuProcess:
         return GpuProcess(pid, "", "", memory_bytes)
 
 
-def _ask(nvml: Any, query: Callable[..., T], *arguments: Any) -> T | None:
-    """The answer, or None: consumer cards, MIG slices and old drivers each leave some questions out."""
+def _ask(nvml: Any, query: str, *arguments: Any) -> Any:
+    """The answer, or None: consumer cards, MIG slices and old drivers each leave some questions out, and a card may fall off its bus."""
     try:
-        return query(*arguments)
+        return getattr(nvml, query)(*arguments)
     except (nvml.NVMLError, AttributeError):
+        return None
+    except Exception as error:
+        if type(error).__name__ != "NVMLLibraryMismatchError":  # what the package raises where the driver is older than itself
+            raise
         return None
 
 

@@ -69,7 +69,7 @@ def kind(plan: Plan) -> str:
 
 
 def needed(plan: Plan) -> int:
-    """Bytes that must be free on the GPU: what was asked for, else what the plan counts (today a lower bound)."""
+    """Bytes that must be free on the GPU: what was asked for, else what the plan counts in all."""
     return plan.when_free if plan.when_free is not None else plan.memory.total_bytes
 
 
@@ -132,13 +132,17 @@ def _as_planned(gpu: GpuReading) -> Gpu:
 
 def _full(gpu: GpuReading, plan: Plan) -> Busy:
     """`waiting for GPU 0: 3.1 GiB of 10.0 GiB free; python (anna, pid 123) holds 12.0 GiB`."""
+    return Busy("; ".join([f"waiting for GPU {gpu.index}: {units.size(gpu.free_bytes)} of {units.size(needed(plan))} free", *holders(gpu)]))
+
+
+def holders(gpu: GpuReading) -> list[str]:
+    """Who holds the most of a GPU's memory, in words: `python (anna, pid 123) holds 12.0 GiB`."""
     largest = sorted(gpu.processes, key=lambda process: -(process.memory_bytes or 0))[:MOST_HOLDERS]
-    held = [
+    return [
         f"{one_line(process.name or 'a process', 30)} ({one_line(process.user or 'unknown user', 30)}, pid {process.pid}) holds "
         + (units.size(process.memory_bytes) if process.memory_bytes is not None else "some")
         for process in largest
     ]
-    return Busy("; ".join([f"waiting for GPU {gpu.index}: {units.size(gpu.free_bytes)} of {units.size(needed(plan))} free", *held]))
 
 
 def _busy(what: str, file: Path) -> Busy:

@@ -19,6 +19,12 @@ RESTART_DELAYS = (1.0, 4.0, 16.0)
 """Seconds before each restart in a row; the count starts anew when a checkpoint was published in between."""
 TAIL = 1 << 16
 """Bytes of the events that are searched for last words: a run of a million steps has hundreds of megabytes."""
+REASON = "out_of_memory"
+"""Among a plan's reasons: what was made smaller, since an attempt before ran out of memory."""
+NO_WAY_OUT = (
+    "Shorter rows (prompt.max_length), a lower method.r or 4-bit weights (method.quantization nf4) take less in a new run; "
+    "if others hold memory (`tui-ft doctor`), `tui-ft resume` later."
+)
 _CAUSES = {"finished": "done", "paused": "user", "stopped": "user", OUT_OF_MEMORY: "cuda-oom"}
 """The cause, where the worker gave none beside its outcome."""
 _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
@@ -57,11 +63,16 @@ def last_words(run: Run, attempt: int) -> Event | None:
 
 
 def next_plan(plan: Plan, ended: dict[str, Any]) -> Plan | None:
-    """The plan of a restart; None where a restart would end the same way. Halving the micro-batch is told in the record."""
+    """The plan of a restart; None where a restart would end the same way. What it changes, or what a person can, is told in the record."""
     again = plan.model_copy(update={"from_step": None})  # not back to where a person once sent it
     if ended["outcome"] == "killed":
         return again
-    return _halved(again, ended) if ended["outcome"] == OUT_OF_MEMORY else None
+    if ended["outcome"] != OUT_OF_MEMORY:
+        return None
+    smaller = _halved(again) or _recomputing(again)
+    words = smaller.reasons[REASON] if smaller else f"nothing is left to make smaller by itself. {NO_WAY_OUT}"
+    ended["reason"] = f"{ended['reason']}; {words}"
+    return smaller
 
 
 def final(ended: dict[str, Any], restarts: int, asked_to_stop: bool, by_force: bool) -> dict[str, Any]:
@@ -81,14 +92,15 @@ def tell_restart(run: Run, attempt: int, ended: dict[str, Any], restart: int, ch
     """Add an alert to the ended attempt's events, whose writer is gone: who follows the run reads why it goes on elsewhere.
 
     Args:
-        restart: its number in a row, from 1.
+        restart: its number in a row, from 1; 0 for one that is not counted, since each makes the plan smaller.
         checkpoint: the newest one's step; 0 without one.
     """
     begins = f"from checkpoint {checkpoint}" if checkpoint else "from the beginning"
-    remedy = f"It is started again {begins} in {RESTART_DELAYS[restart - 1]:.0f} s (restart {restart} of at most {len(RESTART_DELAYS)} in a row)."
+    count = f" (restart {restart} of at most {len(RESTART_DELAYS)} in a row)" if restart else ""
+    remedy = f"It is started again {begins} in {RESTART_DELAYS[max(0, restart - 1)]:.0f} s{count}."
     with suppress(OSError):  # a full disk: the exit record, which is insisted on, says the same
         writer = EventWriter(run, attempt)
-        writer.write("alert", kind="restart", severity="warning", cause=ended["reason"], remedy=remedy)
+        writer.write("alert", kind="restart" if restart else "out-of-memory", severity="warning", cause=ended["reason"], remedy=remedy)
         writer.close()
 
 
@@ -117,14 +129,32 @@ def _counters() -> list[Path]:
     return [*found, root / "memory.events", root / "memory" / "memory.oom_control", Path("/proc/vmstat")]
 
 
-def _halved(plan: Plan, ended: dict[str, Any]) -> Plan | None:
-    """The plan with half the micro-batch and twice the accumulation; None when there is nothing left to halve."""
-    if plan.micro_batch % 2:
+def _halved(plan: Plan) -> Plan | None:
+    """The plan with at most half the micro-batch and as many more of them a step; None at a micro-batch of one.
+
+    Its memory is what stays proven: weights, gradients and optimizer do not depend on the batch.
+    """
+    rows = plan.micro_batch * plan.accumulation
+    half = max((n for n in range(1, plan.micro_batch // 2 + 1) if rows % n == 0), default=0)
+    if not half:
         return None
-    half = plan.micro_batch // 2
-    reason = f"the micro-batch of {plan.micro_batch} ran out of memory; {half} × {plan.accumulation * 2} keeps the same effective batch"
-    ended["reason"] = f"{ended['reason']}; {reason}"
-    return plan.model_copy(update={"micro_batch": half, "accumulation": plan.accumulation * 2, "reasons": {**plan.reasons, "micro_batch": reason}})
+    words = f"the micro-batch of {plan.micro_batch} ran out of memory; {half} × {rows // half} keeps the same effective batch"
+    return _smaller(plan, words, "micro_batch", {"micro_batch": half, "accumulation": rows // half})
+
+
+def _recomputing(plan: Plan) -> Plan | None:
+    """The plan with every layer's activations recomputed; None where they are already."""
+    if plan.activation_checkpointing is True or plan.activation_checkpointing == "offload":
+        return None
+    words = "a single row at a time ran out of memory; activation checkpointing is switched on, which is slower and gives the same numbers"
+    return _smaller(plan, words, "activation_checkpointing", {"activation_checkpointing": True})
+
+
+def _smaller(plan: Plan, words: str, key: str, changes: dict[str, Any]) -> Plan:
+    proven = plan.memory.model_copy(update={"activations": 0, "head": 0, "safety": 0, "overhead": plan.memory.context, "phase": ""})
+    proven.total_bytes = proven.weights + proven.adapters + proven.gradients + proven.optimizer + proven.overhead
+    reasons = {**plan.reasons, key: words, REASON: words}
+    return plan.model_copy(update={**changes, "tier": "lower-bound", "memory": proven, "fits": None, "options": [], "reasons": reasons})
 
 
 def _name(number: int) -> str:

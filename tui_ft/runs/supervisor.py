@@ -88,19 +88,20 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def supervise(self) -> int:
-        attempt, restarts = self.run.attempt(), 0
+        attempt, restarts, again = self.run.attempt(), 0, False
         device = self._device(attempt)
         if isinstance(device, dict):
             self._insist(self.run.write_exit_record, attempt, device)
             return 0
         while True:
             newest = self._newest_checkpoint()
-            record = self._one_attempt(attempt, restart=restarts > 0)
+            record = self._one_attempt(attempt, restart=again)
             self._live()
             if self.gone:
                 return self._give_up(attempt, record)
             restarts = 0 if self._newest_checkpoint() != newest else restarts
-            ends = self.ask_to_stop or restarts == len(RESTART_DELAYS)
+            smaller = record["outcome"] == endings.OUT_OF_MEMORY  # each such restart takes less: there is an end to them without a count
+            ends = self.ask_to_stop or (restarts == len(RESTART_DELAYS) and not smaller)
             plan = None if ends else endings.next_plan(self.run.plan(attempt), record)
             if plan is None:
                 device.release()  # nothing that is left to do needs it
@@ -109,9 +110,10 @@ class Supervisor:
                 self._insist(self.run.write_exit_record, attempt, endings.final(record, restarts, self.ask_to_stop, self.by_force))
                 return 0
             self._insist(self.run.write_exit_record, attempt, record)
-            endings.tell_restart(self.run, attempt, record, restarts + 1, self._newest_checkpoint())
-            self._wait(RESTART_DELAYS[restarts])
-            attempt, restarts = attempt + 1, restarts + 1
+            restarts += not smaller
+            endings.tell_restart(self.run, attempt, record, 0 if smaller else restarts, self._newest_checkpoint())
+            self._wait(RESTART_DELAYS[0 if smaller else restarts - 1])
+            attempt, again = attempt + 1, True
             self._insist(self.run.write_plan, attempt, plan)
 
     def _device(self, attempt: int) -> Device | dict[str, Any]:

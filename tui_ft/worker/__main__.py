@@ -14,12 +14,13 @@ from typing import TextIO
 
 from tui_ft.errors import TuiFtError
 from tui_ft.recipe import Gpu
-from tui_ft.runs.endings import OUT_OF_MEMORY
+from tui_ft.runs.endings import NO_WAY_OUT, OUT_OF_MEMORY
 from tui_ft.runs.store import Run
 from tui_ft.text import one_line
 from tui_ft.worker.inbox import Inbox, StopNow
 from tui_ft.worker.journal import Journal
 from tui_ft.worker.room import is_disk_full
+from tui_ft.worker.shortage import ran_out
 
 
 class _Unbreakable(io.TextIOBase):
@@ -64,9 +65,10 @@ def main() -> int:
         print("\n".join(error.lines()), file=sys.stderr)
     except Exception as error:
         traceback.print_exc()
-        outcome, reason, cause = _explain(error)
+        outcome, reason, cause = _explain(error, journal)
     if outcome != OUT_OF_MEMORY:  # after it the supervisor starts again, and what was asked for is done then
         inbox.finish(f"the attempt ended: {reason}")
+    journal.measured.write(outcome, cause)
     journal.end(outcome, reason, cause)
     return 0
 
@@ -89,10 +91,13 @@ def _quieten_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def _explain(error: Exception) -> tuple[str, str, str]:
+def _explain(error: Exception, journal: Journal) -> tuple[str, str, str]:
     """(outcome, reason, cause) of an error that nobody foresaw, or that foresees itself."""
-    if type(error).__name__ == "OutOfMemoryError":
-        return OUT_OF_MEMORY, "the GPU ran out of memory", "cuda-oom"
+    shortage = ran_out(error)
+    if shortage and journal.progress.state == "starting":  # no smaller batch would help
+        return "failed", f"{shortage[0]} before the first step: not even model and optimizer fit. {NO_WAY_OUT}", shortage[1]
+    if shortage:
+        return OUT_OF_MEMORY, *shortage
     cause = "disk" if is_disk_full(error) else "error"
     return "failed", f"{type(error).__name__}: {one_line(error, 400)}; the whole error is in the run's log", cause
 

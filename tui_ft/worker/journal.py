@@ -11,6 +11,7 @@ from tui_ft.runs.events import DURABLE, EventWriter, interval, is_kept
 from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
 from tui_ft.worker.history import History
+from tui_ft.worker.measuring import Measured
 
 STATUS_SECONDS = 1.0
 """How often the status is written at most: it is read by people, and each write is an fsync."""
@@ -37,6 +38,7 @@ class Journal:
         self.cause = ""
         """Why the attempt ends, in one word, where whoever ends it knows better than its outcome says."""
         self.progress = Progress()
+        self.measured = Measured(run, attempt)
         self._writer = EventWriter(run, attempt)
         self._status_written = 0.0
         self._status_is_old = False

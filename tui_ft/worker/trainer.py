@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from tui_ft.runs import checkpoints
 from tui_ft.runs.store import Run
 from tui_ft.worker.conductor import Conductor
 from tui_ft.worker.journal import Journal
+from tui_ft.worker.measuring import resident_peak
 from tui_ft.worker.sampler import Order
 
 
@@ -70,6 +69,7 @@ class Trainer(SFTTrainer):
         now = time.monotonic()
         tokens = self._total_train_tokens
         speed = round((tokens - self._counted_tokens) / max(now - self._clock, 1e-9), 2)
+        self.journal.measured.step(now - self._clock, int(tokens - self._counted_tokens))
         self.journal.tell(
             "step",
             step=self.state.global_step,
@@ -83,6 +83,10 @@ class Trainer(SFTTrainer):
         )
         self._counted_tokens = tokens
         self.conductor.check_health(logs["loss"], logs.get("grad_norm"), logs.get("learning_rate"), self._tokens(), speed)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.journal.measured.batch(*inputs["input_ids"].shape)
+        return super().training_step(model, inputs, *args, **kwargs)
 
     def _tokens(self) -> int:
         """Real tokens trained on since the run began; the library counts those of this process."""
@@ -149,6 +153,7 @@ class Trainer(SFTTrainer):
             self.conductor.save_failed(error)
             return
         self.conductor.saved(step, published, time.monotonic() - started)
+        self.journal.measured.write()
 
 
 class Hooks(TrainerCallback):
@@ -179,6 +184,4 @@ def _is_finite(model: Any) -> bool:
 
 def peak_memory_bytes() -> int:
     """The most this process has held: allocated by torch on a GPU, resident in main memory without one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident_peak()

@@ -13,6 +13,7 @@ import trl.kernels.chunked_logprob
 from numpy.typing import NDArray
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tui_ft.modeling import varlen
 from tui_ft.modeling.trace import build, kernels, quantized, step
 from tui_ft.modeling.trace.patching import Patches
 from tui_ft.modeling.trace.setup import Setup
@@ -101,6 +102,7 @@ def trace(
     with Patches() as patches, FakeTensorMode(allow_non_fake_inputs=True):
         # it looks at values, and takes every fake batch for a packed one, which would need a mask
         patches.set(transformers.masking_utils, "find_packed_sequence_indices", lambda *_: None)
+        patches.set(varlen, "_ends", lambda _: (None, None))  # looks at values, too; without them a packed row costs as one long text
         if sizes.chunk:
             patches.set(trl.kernels.chunked_logprob, "TOKEN_CHUNK_SIZE", sizes.chunk)
         if setup.device == "cuda":

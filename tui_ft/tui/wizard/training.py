@@ -72,10 +72,10 @@ class TrainingStep(Step):
             )
             self.query_one("#training-batch", Static).update(shown)
         if self.backstage.hardware:
-            self.query_one("#training-gpus", Static).update(_machine(self.backstage.hardware))
+            self.query_one("#training-gpus", Static).update(machine_content(self.backstage.hardware))
 
 
-def _machine(found: Hardware) -> Content:
+def machine_content(found: Hardware) -> Content:
     if not found.gpus:
         return Content.assemble(
             ("CPU mode  ", "bold"), content(f"{found.note}\n{found.cpus} processors, {units.size(found.ram_free)} of memory free", MUTED)
