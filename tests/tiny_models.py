@@ -33,13 +33,13 @@ def llama(folder: Path, **changes: Any) -> Path:
     return save(folder, LlamaConfig(**sizes), eos="</s>", pad="<pad>")
 
 
-def opt(folder: Path) -> Path:
+def opt(folder: Path, **changes: Any) -> Path:
     """Every text begins with </s>, which ends it as well, as in the real one; narrow embeddings and norms after the layers, as in opt-350m."""
     from transformers import OPTConfig
 
     sizes = {"ffn_dim": 64, "max_position_embeddings": 2048, "vocab_size": VOCABULARY, "word_embed_proj_dim": 16, "do_layer_norm_before": False}
     sizes["init_std"] = SPREAD
-    return save(folder, OPTConfig(**sizes, **WIDTH), bos="</s>", eos="</s>", pad="<pad>")
+    return save(folder, OPTConfig(**sizes, **WIDTH, **changes), bos="</s>", eos="</s>", pad="<pad>")
 
 
 def phi(folder: Path) -> Path:
@@ -62,6 +62,19 @@ def stablelm(folder: Path) -> Path:
 
     sizes = {"intermediate_size": 64, "max_position_embeddings": 16384, "vocab_size": VOCABULARY, "num_key_value_heads": 4}
     return save(folder, StableLmConfig(**sizes, **WIDTH), eos="<|endoftext|>")
+
+
+def gemma2(folder: Path) -> Path:
+    from transformers import Gemma2Config
+
+    sizes = {"intermediate_size": 64, "vocab_size": VOCABULARY, "num_key_value_heads": 2, "head_dim": 8, "initializer_range": SPREAD}
+    return save(folder, Gemma2Config(**sizes, **WIDTH), eos="</s>", pad="<pad>")
+
+
+def falcon(folder: Path) -> Path:
+    from transformers import FalconConfig
+
+    return save(folder, FalconConfig(vocab_size=VOCABULARY, initializer_range=SPREAD, **WIDTH), eos="<|endoftext|>", pad="<pad>")
 
 
 def gguf(folder: Path, name: str = "tiny.gguf") -> tuple[Path, Any]:
