@@ -10,6 +10,7 @@ from in_process import FEATURES, small_recipe, state_of, train_in_process
 from runs import weights
 
 from tui_ft.runs.events import EventReader
+from tui_ft.runs.store import Run
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,21 @@ def test_a_stop_leaves_no_trace(llama: Path, tmp_path: Path, feature: str) -> No
     train_in_process(run=run)
     assert state_of(run) == "finished: all 12 steps are done"
     assert weights(run.model) == whole
+
+
+def test_a_stop_where_an_evaluation_was_due(llama: Path, tmp_path: Path) -> None:
+    """The stop leaves the evaluation out; resume makes it, and the random numbers stay in step."""
+    recipe = small_recipe(llama, tmp_path, evaluate={"every": 3}, method={"dropout": 0.1})
+    whole = weights(train_in_process(recipe).model)
+    run = train_in_process(recipe, stop_at=6)
+    assert _evaluated(run) == [3]
+    train_in_process(run=run)
+    assert _evaluated(run) == [3, 6, 9, 12]
+    assert weights(run.model) == whole
+
+
+def _evaluated(run: Run) -> list[int]:
+    return [event["step"] for event in EventReader(run).poll() if event["type"] == "eval"]
 
 
 def test_tokens_go_on(llama: Path, tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
-"""Resume is exact: whatever interrupts a run, its final weights are those of a run that nothing interrupted."""
+"""Resume is exact: whatever interrupts a run, its final weights are those of a run that nothing interrupted.
+
+Here through the command line and real workers; `test_resume_exact.py` stops trainings of every kind, and `tests/faults` kills them.
+"""
 
 from __future__ import annotations
 
 import shutil
 
 import pytest
-from runs import SMALL_LORA, start, tui_ft, tui_ft_json, wait_for, wait_for_state, wait_for_step, weights, worker_pid
+from runs import SMALL_LORA, start, tui_ft, tui_ft_json, wait_for_state, wait_for_step, weights, worker_pid
 
-from tui_ft.runs import control
+from tui_ft.runs import control, store
 from tui_ft.runs.events import EventReader
 
 EPOCH = 19
@@ -15,25 +18,37 @@ STEPS = ["--set", "train.max_steps=44", "--set", "evaluate.every=7", "--set", "c
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The final weights of the run that nothing interrupted."""
+def home_of_undisturbed(tmp_path_factory):
+    """A home with one run, which nothing interrupted."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUI_FT_HOME", str(folder))
-        summary = tui_ft_json("run", *SMALL_LORA, *STEPS)
-        assert summary["state"] == "finished"
-        return weights(folder / "runs" / summary["run"] / "model")
+        assert tui_ft_json("run", *SMALL_LORA, *STEPS)["state"] == "finished"
+    return folder
 
 
-def test_pause_that_frees_the_memory(undisturbed):
+@pytest.fixture(scope="module")
+def undisturbed(home_of_undisturbed):
+    """The final weights of the run that nothing interrupted."""
+    [model] = home_of_undisturbed.glob("runs/*/model")
+    return weights(model)
+
+
+def test_pauses_that_keep_and_that_free_the_memory(undisturbed):
+    """One after the other, in one run: the first goes on in the same worker, the second in the next."""
     run = start(*SMALL_LORA, *STEPS)
-    wait_for_step(run, 1)
+    wait_for_step(run, 2)
+    assert tui_ft_json("pause", run.id)["phase"] == "effected"
     first = worker_pid(run)
-    wait_for_step(run, 21)
+    paused = wait_for_state(run, "paused")
+    assert tui_ft_json("checkpoint", run.id)["phase"] == "effected"
+    assert tui_ft_json("resume", run.id, "--detach") == {"run": run.id, "dir": str(run.path)}
+    wait_for_step(run, max(21, paused.step + 1))
+    assert worker_pid(run) == first
+
     assert control.wait(run, control.pause(run, free_gpu=True)).phase == "effected"
     paused = wait_for_state(run, "paused")
     assert EPOCH < paused.step < 2 * EPOCH, "paused in the middle of the second epoch"
-
     tui_ft_json("resume", run.id, "--detach")
     wait_for_step(run, paused.step + 1)
     assert worker_pid(run) != first
@@ -42,33 +57,6 @@ def test_pause_that_frees_the_memory(undisturbed):
     assert weights(run.model) == undisturbed
     started = [event for event in EventReader(run).poll() if event["type"] == "attempt_started"]
     assert [event["from_step"] for event in started] == [0, paused.step]
-
-
-def test_pause_that_keeps_the_memory(undisturbed):
-    run = start(*SMALL_LORA, *STEPS)
-    wait_for_step(run, 2)
-    assert tui_ft_json("pause", run.id)["phase"] == "effected"
-    worker = worker_pid(run)
-    paused = wait_for_state(run, "paused")
-    assert tui_ft_json("checkpoint", run.id)["phase"] == "effected"
-    assert tui_ft_json("resume", run.id, "--detach") == {"run": run.id, "dir": str(run.path)}
-    wait_for_step(run, paused.step + 1)
-    assert worker_pid(run) == worker
-    wait_for_state(run, "finished")
-    assert weights(run.model) == undisturbed
-
-
-def test_stop_and_save_where_an_evaluation_was_due(undisturbed):
-    """The stop leaves the evaluation out; resume makes it, and the random numbers stay in step."""
-    run = start(*SMALL_LORA, *STEPS)
-    wait_for_step(run, 6)
-    control.wait(run, control.stop(run))
-    stopped = wait_for_state(run, "stopped")
-    tui_ft("resume", run.id)
-    assert weights(run.model) == undisturbed
-    evaluated = [event["step"] for event in EventReader(run).poll() if event["type"] == "eval"]
-    assert evaluated == [7, 14, 21, 28, 35, 42, 44]
-    assert stopped.checkpoints
 
 
 def test_going_back_to_an_earlier_checkpoint(undisturbed):
@@ -86,30 +74,11 @@ def test_going_back_to_an_earlier_checkpoint(undisturbed):
     assert aside == {checkpoint.step for checkpoint in stopped.checkpoints if checkpoint.step > 10}
 
 
-def test_learning_rate_changed_before_a_crash_is_changed_again(tmp_path):
-    """A change that took effect after the checkpoint that is resumed from is made again, at the same step."""
-    run = start(*SMALL_LORA, "--set", "train.max_steps=30", "--set", "checkpoints.every=4", "--set", "evaluate.every=never")
-    wait_for_step(run, 5)
-    changed = tui_ft_json("set", run.id, "learning_rate=1e-5")
-    assert changed["phase"] == "effected"
-    wait_for_step(run, changed["step"] + 1)
-    tui_ft("stop", run.id, "--now")
-    stopped = wait_for_state(run, "stopped")
-    resumed_from = max(c.step for c in stopped.checkpoints)
-    before = {e["step"]: e["learning_rate"] for e in EventReader(run).poll() if e["type"] == "step"}
-    tui_ft("resume", run.id)
-    after = {e["step"]: e["learning_rate"] for e in EventReader(run).poll() if e["type"] == "step" and e["attempt"] == 2}
-    again = [step for step in before if step > resumed_from]
-    assert all(after[step] == pytest.approx(before[step]) for step in again)
-    assert after[changed["step"] + 1 if changed["step"] >= resumed_from else resumed_from + 1] < 1.1e-5
-    wait_for(run, lambda summary: summary.state == "finished")
-
-
-def test_a_worker_killed_after_its_last_step_only_writes_the_model(undisturbed):
+def test_a_worker_killed_after_its_last_step_only_writes_the_model(undisturbed, home_of_undisturbed, tmp_path, monkeypatch):
     """The library would train one step more."""
-    run = start(*SMALL_LORA, *STEPS)
-    wait_for(run, lambda summary: any(checkpoint.step == 44 for checkpoint in summary.checkpoints) or summary.state == "finished")
-    wait_for_state(run, "finished")
+    shutil.copytree(home_of_undisturbed, tmp_path / "copy")
+    monkeypatch.setenv("TUI_FT_HOME", str(tmp_path / "copy"))
+    [run] = store.all_runs()
     shutil.rmtree(run.model)
     (run.path / "exit" / "1.json").unlink()  # as if killed before the model was written
     tui_ft("resume", run.id)

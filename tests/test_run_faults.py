@@ -117,7 +117,7 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path, monkeypatch):
         (small / "cache").symlink_to(tmp_path / "cache")  # the demo's model need not fit
         (tmp_path / "cache").mkdir()
         monkeypatch.setenv("TUI_FT_HOME", str(small))
-        run = start("demo", "--set", "train.max_steps=120", "--set", "checkpoints.every=40", "--set", "checkpoints.keep=1",
+        run = start("demo", "--set", "train.max_steps=60", "--set", "checkpoints.every=20", "--set", "checkpoints.keep=1",
                     "--set", "evaluate.every=never")  # fmt: skip
         wait_for(run, lambda summary: bool(summary.checkpoints))
         filler = small / "filler"
@@ -136,7 +136,7 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(tmp_path, monkeypatch):
         filler.unlink()
         wait_for(run, lambda summary: summary.state == "running" and not summary.alerts)
         assert worker_pid(run) == worker
-        assert wait_for_state(run, "finished").step == 120
+        assert wait_for_state(run, "finished").step == 60
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)
     assert summarize(run).state

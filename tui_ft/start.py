@@ -62,7 +62,7 @@ def get_ready(
     data = data or seen
     _refuse(data.errors if data else [])
     plan = make_plan(recipe, facts=facts, hardware=hardware, rows=data.rows if data else None)
-    room = list(preflight.disk_space(plan))  # once more: the model's size may be known only now
+    room = list(preflight.disk_space(recipe, plan))  # once more: the model's size may be known only now
     _refuse(room)
     if plan.fits is False and not force:
         raise ConfigError([Problem("hardware", plan.reasons["fits"], "--force tries all the same.")])

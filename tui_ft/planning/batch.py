@@ -10,7 +10,12 @@ LARGEST = 8
 """Most sequences a forward pass is given unasked."""
 
 
-def suggest(effective: int, max_length: int, *, on_gpu: bool, least: int = 0, free: int | None = None) -> tuple[int, str]:
+def most(max_length: int, *, on_gpu: bool) -> int:
+    """Sequences of `max_length` tokens that a forward pass is given at most, unasked."""
+    return max(1, min(LARGEST, (GPU_TOKENS if on_gpu else CPU_TOKENS) // max_length))
+
+
+def suggest(effective: int, max_length: int, *, on_gpu: bool, least: int = 0, free: int | None = None, limit: int | None = None) -> tuple[int, str]:
     """A micro-batch that divides the effective batch, and the reason for it.
 
     Args:
@@ -18,13 +23,16 @@ def suggest(effective: int, max_length: int, *, on_gpu: bool, least: int = 0, fr
         max_length: tokens of the longest sequence.
         least: bytes that are proven to be needed before any activation; 0 where unknown.
         free: bytes that may be used; None where unknown.
+        limit: sequences that have not run out of memory here; None where nothing has.
     """
     if on_gpu and free is not None and 2 * least > free:
         return 1, "weights, gradients and optimizer take more than half of the free memory: one sequence at a time until a forecast says more fits"
     tokens = GPU_TOKENS if on_gpu else CPU_TOKENS
-    most = max(1, min(LARGEST, tokens // max_length))
-    size = max(n for n in range(1, most + 1) if effective % n == 0)
+    usual = most(max_length, on_gpu=on_gpu)
+    size = max(n for n in range(1, max(1, min(usual, usual if limit is None else limit)) + 1) if effective % n == 0)
     device = "a GPU" if on_gpu else "the CPU"
+    if limit is not None and limit < usual:
+        return size, "careful: more ran out of memory in an earlier run of this model on this GPU"
     return size, (
         f"careful, since the activations are not forecast: at most {LARGEST} sequences and {tokens:,} tokens at once on {device}, "
         f"as the largest divisor of the effective batch {effective}; set train.micro_batch if you know better"

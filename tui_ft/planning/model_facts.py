@@ -133,17 +133,24 @@ def _parsed(path: Path, modified: int, size: int) -> ModelFacts:
 
 def _cache_file(model: Model) -> Path | None:
     """Named after the config's content, so that a changed model is never mistaken for the old one; None without a config."""
+    content = config_content(model)
+    if content is None:
+        return None
+    key = hashlib.sha256(b"\0".join([_FORMAT.encode(), _transformers().encode(), content])).hexdigest()[:32]
+    return home.cache_folder() / "inventory" / f"{key}.json"
+
+
+def config_content(model: Model) -> bytes | None:
+    """What decides the structure of `model`, for the names of cache files; None where it is not on this machine."""
     source = config_file(model)
     if source is None:
         return None
     try:
         state = source.stat()
         packed = source.suffix.lower() == weights.GGUF  # too large to read: its place, size and time stand for it
-        content = f"{source} {state.st_size} {state.st_mtime_ns}".encode() if packed else source.read_bytes()
+        return f"{source} {state.st_size} {state.st_mtime_ns}".encode() if packed else source.read_bytes()
     except OSError:
         return None
-    key = hashlib.sha256(b"\0".join([_FORMAT.encode(), _transformers().encode(), content])).hexdigest()[:32]
-    return home.cache_folder() / "inventory" / f"{key}.json"
 
 
 def config_file(model: Model) -> Path | None:

@@ -52,23 +52,46 @@ def check(recipe: Recipe, hardware: Hardware | None = None) -> list[Finding]:
         known = model_facts.facts(recipe.model, compute=False)
     try:
         plan = make_plan(recipe, facts=known, hardware=hardware if hardware is not None else read())
-        found += [*(Finding("warning", "plan", warning) for warning in plan.warnings), *disk_space(plan)]
+        found += [*(Finding("warning", "plan", warning) for warning in plan.warnings), *disk_space(recipe, plan)]
     except ConfigError as error:
         found += [Finding("error", problem.where, problem.message, problem.hint) for problem in error.problems]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
-def disk_space(plan: Plan) -> Iterator[Finding]:
-    """Whether the disk has room for what the run will write; silent where the plan does not know how much that is."""
-    free = free_disk(home.runs_folder())
-    if plan.disk_bytes is None or free is None:
+def disk_space(recipe: Recipe, plan: Plan) -> Iterator[Finding]:
+    """Whether each disk has room for what the run will write there; silent where the plan does not know how much that is."""
+    if plan.disk_bytes is None:
         return
-    need = f"the run writes up to {units.size(plan.disk_bytes)}, and {units.size(free)} are free at {home.runs_folder()}"
+    copy = plan.output_bytes or 0
     hint = "Keep fewer checkpoints (checkpoints.keep), switch checkpoints.zip off, or move TUI_FT_HOME to a larger disk."
-    if plan.disk_bytes > free:
-        yield Finding("error", "disk", need, hint)
-    elif plan.disk_bytes * SPARE_DISK > free:
-        yield Finding("warning", "disk", need, hint)
+    if recipe.output.dir is None or _same_disk(home.runs_folder(), Path(recipe.output.dir)):
+        yield from _room(home.runs_folder(), plan.disk_bytes, hint)
+    else:
+        yield from _room(home.runs_folder(), plan.disk_bytes - copy, hint)
+        yield from _room(Path(recipe.output.dir), copy, "Choose an output.dir on a larger disk; the run keeps its own copy of the model.")
+
+
+def _room(place: Path, need: int, hint: str) -> Iterator[Finding]:
+    free = free_disk(place)
+    if free is None:
+        return
+    words = f"the run writes up to {units.size(need)}, and {units.size(free)} are free at {one_line(place, 200)}"
+    if need > free:
+        yield Finding("error", "disk", words, hint)
+    elif need * SPARE_DISK > free:
+        yield Finding("warning", "disk", words, hint)
+
+
+def _same_disk(*places: Path) -> bool:
+    """Of folders that may not be there yet; True where it cannot be told, since then the sum must have room."""
+    devices = set()
+    for place in places:
+        existing = next((path for path in (place, *place.parents) if os.path.lexists(path)), place)
+        try:
+            devices.add(existing.stat().st_dev)
+        except OSError:
+            return True
+    return len(devices) == 1
 
 
 def _model(recipe: Recipe) -> Iterator[Finding]:

@@ -90,8 +90,14 @@ class Plan(BaseModel):
     seconds: float | None = Field(None, description="Of training, without downloads and evaluation.")
     seconds_range: tuple[float, float] | None = Field(None, description="The least and the most that is likely.")
     longest: int | None = Field(None, description="Tokens of the longest sample, for which the memory is counted; None: prompt.max_length.")
+    setup: dict[str, Any] | None = Field(None, description="What the memory was counted for, as the forecast names it; kept with what is measured.")
+    rank: int | None = Field(None, description="Of the adapters; None where none are trained.")
+    flops_per_token: float | None = Field(
+        None, description="Floating-point operations that a real token costs, with its share of padding, recomputing and idle kernels."
+    )
     options: list[Option] = Field(default_factory=list, description="Other settings and what they would change, the most useful first.")
     disk_bytes: int | None = Field(None, description="Checkpoints kept + their ZIPs + the final model.")
+    output_bytes: int | None = Field(None, description="What of disk_bytes goes to output.dir, which may be another disk.")
     trainable_parameters: int | None = None
     parameters: int | None = None
     reasons: dict[str, str] = Field(default_factory=dict, description="For each resolved value, one sentence: why this one.")

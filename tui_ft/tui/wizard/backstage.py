@@ -196,7 +196,7 @@ class Backstage:
         seen = self.preview.value
         if seen is None or self.preview.busy or self.preview.key != self.preview_key(recipe):
             return None
-        return DataFacts.of(recipe, seen.kept, seen.sampled, seen.findings)
+        return DataFacts.of(recipe, seen.kept, seen.sampled, seen.findings, seen.length_table)
 
     def all_findings(self, recipe: Recipe | None) -> list[findings.Finding]:
         """Everything to know before a start, errors first: of the data, as far as the preview of this very recipe tells, and of the rest."""

@@ -1,0 +1,161 @@
+"""Other settings than those of the plan: what each would cost or save; and where nothing fits, the shortest way to make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+from tui_ft import units
+from tui_ft.planning.outlook import Case, Outlook
+from tui_ft.recipe.plan import Memory, Option
+from tui_ft.recipe.schema import Method, Recipe
+
+MOST = 8
+"""So many are shown."""
+SHORTEST = 256
+"""Tokens below which samples are not cut further unasked."""
+SMALL_OPTIMIZER = "adamw_8bit"
+"""AdamW with 8-bit states, not paged: what is paged lies on the GPU all the same until something pushes it out."""
+
+_USUAL = Method()
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing done otherwise."""
+
+    about: str
+    """What it is about; two changes about the same cannot be combined."""
+    settings: dict[str, Any]
+    words: str
+    case: Case
+
+    def apply_to(self, other: Case, base: Case) -> Case:
+        """`other` with what this change does to `base`."""
+        new = {name: value for name in ("rows", "length", "rank") if (value := getattr(self.case, name)) != getattr(base, name)}
+        of_setup = {name: value for name, value in self.case.setup if value != getattr(base.setup, name)}
+        return replace(other, **new, setup=other.setup.model_copy(update=of_setup))
+
+
+def wanted_setups(recipe: Recipe, case: Case) -> list[Case]:
+    """Cases beside the plan's own whose setups have to be known before `options` can tell of them."""
+    return [change.case for change in _of_setup(recipe, case)]
+
+
+def options(recipe: Recipe, outlook: Outlook, case: Case, need: Memory, rows: Sequence[int], seconds: float | None) -> list[Option]:
+    """The alternatives to `case`, the most useful first; where it does not fit, remedies before all others.
+
+    Args:
+        need: what `case` takes.
+        rows: micro-batches that make the effective batch whole, ascending.
+        seconds: of the whole training as planned; None where nobody knows.
+    """
+    changes = [*_of_level(case), *_of_rows(case, rows), *_of_setup(recipe, case), *_of_size(recipe, case)]
+    shorter = [change for change in changes if change.about == "length"][1:]  # much shorter samples are a way out, no more
+    told = [option for change in changes if change not in shorter and (option := _told(outlook, case, need, [change], seconds)) is not None]
+    told.sort(key=lambda option: (not option.fits, option.seconds or 0.0))
+    if outlook.gpu is None or outlook.has_room(need):
+        return told[:MOST]
+    remedies = list(_remedies(outlook, case, need, changes, seconds))
+    others = [option for option in told if option.changes not in [remedy.changes for remedy in remedies]]
+    return [*remedies, *others][:MOST]
+
+
+def _remedies(outlook: Outlook, case: Case, need: Memory, changes: Sequence[Change], seconds: float | None) -> Iterator[Option]:
+    """Every way to make it fit that takes the fewest changes, the fastest first."""
+    saving = [change for change in changes if (memory := outlook.memory(change.case)) is not None and memory.total_bytes < need.total_bytes]
+    for count in (1, 2, 3):
+        fitting = []
+        for chosen in combinations(saving, count):
+            if len({change.about for change in chosen}) == count:
+                option = _told(outlook, case, need, chosen, seconds)
+                if option is not None and option.fits:
+                    fitting.append(option.model_copy(update={"remedy": True}))
+        if fitting:
+            yield from sorted(fitting, key=lambda option: option.seconds or 0.0)[:3]
+            return
+
+
+def _told(outlook: Outlook, base: Case, need: Memory, changes: Sequence[Change], seconds: float | None) -> Option | None:
+    case = base
+    for change in changes:
+        case = change.apply_to(case, base)
+    memory = outlook.memory(case)
+    if memory is None:
+        return None
+    words = " and ".join(change.words for change in changes)
+    ratio = outlook.work(case) / outlook.work(base)
+    text = f"{words}: {_compared(memory.total_bytes, need.total_bytes)}, {_slower(ratio)}"
+    fits: bool | None = None
+    if outlook.gpu is not None and outlook.free is not None:
+        fits = outlook.has_room(memory)
+        text += ": fits" if fits else f": does not fit by {units.size(memory.total_bytes - outlook.free)}"
+    settings = {key: value for change in changes for key, value in change.settings.items()}
+    return Option(changes=settings, words=words, text=text, total_bytes=memory.total_bytes, seconds=seconds and seconds * ratio, fits=fits)
+
+
+def _compared(total: int, base: int) -> str:
+    percent = round(100 * (total / base - 1)) if base else 0
+    return f"{abs(percent)} % {'more' if percent > 0 else 'less'} memory" if percent else "as much memory"
+
+
+def _slower(ratio: float) -> str:
+    if 0.97 < ratio < 1.03:
+        return "as fast"
+    return f"{ratio:.1f}× slower" if ratio > 1 else f"{1 / ratio:.1f}× faster"
+
+
+def _of_level(case: Case) -> Iterator[Change]:
+    names = {
+        False: "without activation checkpointing",
+        2: "with checkpointing of every second layer alone",
+        True: "with activation checkpointing",
+        "offload": "with activations kept in main memory",
+    }
+    current = case.setup.activation_checkpointing
+    for level, words in names.items():
+        if level != current:
+            setup = case.setup.model_copy(update={"activation_checkpointing": level})
+            yield Change("level", {"train.activation_checkpointing": level}, words, replace(case, setup=setup))
+
+
+def _of_rows(case: Case, rows: Sequence[int]) -> Iterator[Change]:
+    if case.packed or case.rows not in rows:
+        return
+    place = list(rows).index(case.rows)
+    smaller = {rows[place - 1], rows[0]} if place else set()
+    for count in sorted({*smaller, *rows[place + 1 : place + 2]}, reverse=True):
+        words = f"with a micro-batch of {count} in place of {case.rows}"
+        yield Change("rows", {"train.micro_batch": count}, words, replace(case, rows=count))
+
+
+def _of_setup(recipe: Recipe, case: Case) -> Iterator[Change]:
+    """What needs a forecast of its own: other weights, a smaller optimizer, adapters in place of all weights."""
+    setup = case.setup
+    if setup.kind == "lora":
+        names = {"none": "with weights as they are", "int8": "with 8-bit weights", "nf4": "with 4-bit weights (NF4)"}
+        for quantization, words in names.items():
+            if quantization != setup.quantization:
+                double = recipe.method.double_quantization if quantization == "nf4" else True
+                other = setup.model_copy(update={"quantization": quantization, "double_quantization": double})
+                yield Change("weights", {"method.quantization": quantization}, words, replace(case, setup=other))
+        return
+    if setup.device == "cuda" and "8bit" not in setup.optimizer:
+        other = setup.model_copy(update={"optimizer": SMALL_OPTIMIZER})
+        yield Change("optimizer", {"train.optimizer": SMALL_OPTIMIZER}, "with 8-bit optimizer states", replace(case, setup=other))
+    lora = setup.model_copy(update={"kind": "lora", "layers": None, "dropout": recipe.method.dropout > 0})
+    settings = {"method.kind": "lora", "method.layers": None, "method.variant": "lora", "method.targets": "all-linear", "method.r": _USUAL.r}
+    yield Change("kind", settings, f"as LoRA of rank {_USUAL.r}", replace(case, setup=lora, rank=_USUAL.r))
+
+
+def _of_size(recipe: Recipe, case: Case) -> Iterator[Change]:
+    length = case.length // 2
+    while length >= SHORTEST:
+        yield Change("length", {"prompt.max_length": length}, f"with samples of at most {length:,} tokens", replace(case, length=length))
+        length //= 2
+    if case.setup.kind == "lora" and case.rank >= 16:
+        rank = case.rank // 2
+        settings = {"method.r": rank, "method.alpha": max(1, recipe.method.alpha // 2)}
+        yield Change("rank", settings, f"with adapters of rank {rank}", replace(case, rank=rank))

@@ -1,0 +1,77 @@
+"""What `auto` stands for on a device, where no forecast is needed to tell: precision, optimizer, attention, packing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tui_ft.errors import Problem
+from tui_ft.hardware import GpuReading
+from tui_ft.planning.device import BF16_SINCE
+from tui_ft.recipe.schema import Recipe
+from tui_ft.text import one_line
+
+Precision = Literal["bf16", "fp16", "fp32"]
+SET = "set in the recipe"
+
+
+@dataclass
+class Resolved:
+    """The values, a reason for each, and what this device cannot do."""
+
+    precision: Precision = "fp32"
+    optimizer: str = ""
+    attention: str = "sdpa"
+    packing: bool = False
+    reasons: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def resolve(recipe: Recipe, gpu: GpuReading | None) -> Resolved:
+    """The values of `recipe` on this GPU, or on the CPU."""
+    found = Resolved()
+    _precision(found, recipe, gpu)
+    _optimizer(found, recipe, gpu)
+    found.reasons["attention"] = "torch's own fused attention: fast, exact, and there on every machine"
+    _packing(found, recipe)
+    return found
+
+
+def _precision(found: Resolved, recipe: Recipe, gpu: GpuReading | None) -> None:
+    asked = recipe.train.precision
+    capability = gpu.capability if gpu else None
+    card = one_line(gpu.name) if gpu else "the CPU"
+    best: Precision
+    if gpu is None:
+        best, reason = "fp32", "a CPU is exact and usually fastest in fp32"
+        if asked == "fp16":
+            found.problems.append(Problem("train.precision", "a CPU cannot train in fp16", "It can do fp32 and bf16; auto takes fp32."))
+    elif capability is None or capability >= BF16_SINCE:  # MIG slices may not tell, and are new enough
+        best, reason = "bf16", f"{card} calculates in bf16, which never overflows as fp16 does"
+    else:
+        best, reason = "fp16", f"{card} is too old for bf16; fp16 is its fast format, with scaled gradients"
+        if asked == "bf16":
+            age = ".".join(map(str, capability))
+            hint = "It can do fp16 and fp32; auto takes fp16."
+            found.problems.append(Problem("train.precision", f"{card} (compute capability {age}) cannot calculate in bf16", hint))
+    found.precision = best if asked == "auto" else asked
+    found.reasons["precision"] = reason if asked == "auto" else SET
+
+
+def _optimizer(found: Resolved, recipe: Recipe, gpu: GpuReading | None) -> None:
+    asked = recipe.train.optimizer
+    if asked != "auto":
+        paged = gpu is None and asked.startswith("paged_")
+        found.optimizer, found.reasons["optimizer"] = asked, f"{SET}; on a CPU its state is not paged" if paged else SET
+    elif gpu is None:
+        found.optimizer, found.reasons["optimizer"] = "adamw_torch", "AdamW, the usual choice, in torch's own form"
+    else:
+        found.optimizer, found.reasons["optimizer"] = "adamw_torch_fused", "AdamW, the usual choice, in one fused kernel a step"
+
+
+def _packing(found: Resolved, recipe: Recipe) -> None:
+    asked = recipe.train.packing
+    found.packing = asked is True
+    found.reasons["packing"] = (
+        "off: with this attention a packed row costs as one long text, which can be slower than padding; true packs" if asked == "auto" else SET
+    )

@@ -1,0 +1,134 @@
+"""The suggestion: of all that fits, the fastest micro-batch and level of activation checkpointing, and why."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from tui_ft import units
+from tui_ft.planning.outlook import Case, Outlook
+from tui_ft.recipe.plan import Memory
+
+LADDER: tuple[bool | int | str, ...] = (False, 4, 3, 2, True, "offload")
+"""Levels of activation checkpointing, each slower than the one before, and smaller."""
+_ORDINALS = {2: "second", 3: "third", 4: "fourth"}
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    case: Case
+    memory: Memory
+    fits: bool
+    reasons: dict[str, str] = field(default_factory=dict)
+    """For micro_batch and activation_checkpointing, where they were chosen here."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the choice may range over."""
+
+    levels: Sequence[bool | int | str]
+    rows: Sequence[int]
+    """Micro-batches, ascending."""
+    most_rows: dict[bool | int | str, int] = field(default_factory=dict)
+    """By level: no more than these, since more ran out of memory before."""
+
+    def allowed(self, level: bool | int | str) -> list[int]:
+        """At least one, so that there is something to tell of."""
+        return list(self.rows[: bisect_right(self.rows, self.most_rows[level])] or self.rows[:1]) if level in self.most_rows else list(self.rows)
+
+
+def suggest(outlook: Outlook, base: Case, bounds: Bounds, *, largest: bool = False) -> Suggestion | None:
+    """The fastest that fits; where nothing does, what needs least. None as long as too few forecasts are known to say so.
+
+    Args:
+        base: the case whose level and rows are chosen here.
+        largest: take the largest micro-batch that fits, not the fastest.
+    """
+    found = [_at_level(outlook, _leveled(base, level), bounds.allowed(level), largest) for level in bounds.levels]
+    known = [suggestion for suggestion in found if suggestion is not None]
+    fitting = [suggestion for suggestion in known if suggestion.fits]
+    decisive = [level for level in bounds.levels if level != "offload"] or bounds.levels
+    if fitting:
+        chosen = min(fitting, key=lambda s: outlook.work(s.case))
+    elif _leveled(base, decisive[-1]).setup in outlook.forecasts:
+        chosen = min(known, key=lambda s: s.memory.total_bytes)
+    else:
+        return None  # what needs least is not known yet
+    reasons = {}
+    if len(bounds.rows) > 1:
+        reasons["micro_batch"] = _why_rows(outlook, chosen, bounds)
+    if len(bounds.levels) > 1:
+        reasons["activation_checkpointing"] = _why_level(outlook, chosen, known)
+    return replace(chosen, reasons=reasons)
+
+
+def divisors(effective: int, most: int | None = None) -> list[int]:
+    """Micro-batches that make the effective batch whole, ascending."""
+    small = [n for n in range(1, int(effective**0.5) + 1) if effective % n == 0]
+    every = sorted({*small, *(effective // n for n in small)})
+    return [n for n in every if most is None or n <= most] or [1]
+
+
+def _leveled(case: Case, level: bool | int | str) -> Case:
+    return replace(case, setup=case.setup.model_copy(update={"activation_checkpointing": level}))
+
+
+def _at_level(outlook: Outlook, base: Case, rows: Sequence[int], largest: bool) -> Suggestion | None:
+    """The fastest of `rows` that fits, else the smallest."""
+    if base.setup not in outlook.forecasts:
+        return None
+
+    def need(count: int) -> Memory:
+        memory = outlook.memory(replace(base, rows=count))
+        assert memory is not None
+        return memory
+
+    fitting = bisect_right(rows, False, key=lambda count: not outlook.has_room(need(count)))  # memory grows with the rows
+    if not fitting:
+        return Suggestion(replace(base, rows=rows[0]), need(rows[0]), False)
+    chosen = rows[fitting - 1] if largest else min(rows[:fitting], key=lambda count: (outlook.work(replace(base, rows=count)), -count))
+    return Suggestion(replace(base, rows=chosen), need(chosen), True)
+
+
+def _why_rows(outlook: Outlook, chosen: Suggestion, bounds: Bounds) -> str:
+    case = chosen.case
+    takes = f"{_sequences(case.rows)} of up to {case.length:,} tokens {'takes' if case.rows == 1 else 'take'} {units.size(chosen.memory.total_bytes)}"
+    room = f" of the {units.size(outlook.free)} that may be used" if outlook.free is not None else ""
+    if not chosen.fits:
+        return f"the smallest: {takes}, more than{room.removeprefix(' of')}"
+    level = case.setup.activation_checkpointing
+    following = next((rows for rows in bounds.rows if rows > case.rows), None)
+    if following is None:
+        return f"{takes}{room}"
+    if following > bounds.allowed(level)[-1]:
+        return f"{takes}{room}; {following} ran out of memory in an earlier run on this GPU"
+    more = outlook.memory(replace(case, rows=following))
+    assert more is not None
+    if outlook.has_room(more):
+        return f"{takes}{room}; {following} would fit as well, but longer rows would pad more and gain nothing"
+    return f"{takes}{room}; {following} would take {units.size(more.total_bytes)}"
+
+
+def _sequences(count: int) -> str:
+    return "one sequence" if count == 1 else f"{count} sequences"
+
+
+def _why_level(outlook: Outlook, chosen: Suggestion, known: Sequence[Suggestion]) -> str:
+    level = chosen.case.setup.activation_checkpointing
+    by_level = {s.case.setup.activation_checkpointing: s for s in known}
+    if level is False:
+        full = by_level.get(True)
+        slower = f", and recomputing would take {outlook.work(full.case) / outlook.work(chosen.case):.1f} times as long" if full else ""
+        return f"off: all activations fit into {units.size(outlook.free)}{slower}" if outlook.free is not None else f"off{slower}"
+    name = {True: "on", "offload": "activations wait in main memory"}.get(level) or f"in every {_ORDINALS.get(int(level), f'{level}th')} layer"
+    if not chosen.fits:
+        return f"{name}: the smallest, and still too large"
+    without = by_level.get(False)
+    if without is None:
+        return f"{name}: what less of it takes is not known yet"
+    if not without.fits:
+        return f"{name}: without it even one sequence at a time takes {units.size(without.memory.total_bytes)}, more than may be used"
+    ratio = outlook.work(without.case) / outlook.work(chosen.case)
+    return f"{name}: without it only {_sequences(without.case.rows)} at a time would fit, which takes {ratio:.2f} times as long"
