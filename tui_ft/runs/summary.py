@@ -99,10 +99,9 @@ def summarize(run: Run) -> Summary:
 def _forecast(plan: dict[str, Any]) -> int | None:
     """From a plan as it lies on the disk, which may be an older version's, or somebody's."""
     memory = plan.get("memory")
-    parts = [memory.get("total_bytes"), memory.get("overhead", 0)] if isinstance(memory, dict) else [None]
-    if not all(isinstance(part, int) for part in parts):
+    total, overhead = (memory.get("total_bytes"), memory.get("overhead", 0)) if isinstance(memory, dict) else (None, None)
+    if not isinstance(total, int) or not isinstance(overhead, int):
         return None
-    total, overhead = parts
     return (total - overhead if plan.get("gpu") else total) or None
 
 

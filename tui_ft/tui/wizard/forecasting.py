@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tui_ft.hardware import Hardware
     from tui_ft.planning.data_facts import DataFacts
     from tui_ft.planning.forecast import Fit, Setup
+    from tui_ft.planning.history import History
     from tui_ft.planning.model_facts import ModelFacts
 
 
@@ -28,6 +29,7 @@ class Forecasting:
         """What the trace that is under way, or was the last, is asked for."""
         self._missing: tuple[Setup, ...] = ()
         self._model = ""
+        self._history: History | None = None
         self._before: Plan | None = None
         """The newest plan of this model whose memory was more than a lower bound."""
 
@@ -37,14 +39,16 @@ class Forecasting:
         Raises:
             ConfigError: this machine or model cannot do what the recipe asks for.
         """
-        from tui_ft.planning import forecasts, planner
+        from tui_ft.planning import forecasts, history, planner
 
+        if self._history is None:
+            self._history = history.read()  # once a wizard: a file a run
         model = recipe.model.model_dump_json()
         if model != self._model:
             self._model, self._before, self._traced, self.found = model, None, (), Finding()
-        wanted = planner.setups_wanted(recipe, facts=facts, hardware=machine, gpu_memory=None) if facts else []
+        wanted = planner.setups_wanted(recipe, facts=facts, hardware=machine)
         known = forecasts.known(recipe.model, facts, wanted, machine.gpus[0].name if machine.gpus else "")
-        made = planner.make_plan(recipe, facts=facts, hardware=machine, rows=data.rows if data else None, data=data, forecasts=known)
+        made = planner.make_plan(recipe, facts=facts, hardware=machine, data=data, forecasts=known, history=self._history)
         self._missing = tuple(forecasts.missing(recipe.model, wanted))
         self.found.value = len(known)
         if made.tier != "lower-bound":
