@@ -30,13 +30,21 @@ def inventory(name: str, revision: str | None = None) -> dict[str, Any]:
     Raises:
         RequestError: unknown, gated or not a causal language model that the installed transformers can build.
     """
+    return describe(on_meta(read_config(name, revision), name))
+
+
+def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
+    """The config of the model `name`: a Hub id, a folder, a GGUF file or the demo's.
+
+    Raises:
+        RequestError: there is none, or it is gated, needs code of its own, or is unknown to the installed transformers.
+    """
     if name == demo.NAME:
         name = str(demo.model_folder())
     if not os.path.exists(name):  # noqa: PTH110 - Path.exists raises for odd names and closed parents
         network.settle()
     file = weights.gguf_file(name)
-    config = _gguf_config(file) if file else _config(name, revision)
-    return describe(_on_meta(config, name))
+    return _gguf_config(file) if file else _config(name, revision)
 
 
 def _config(name: str, revision: str | None) -> PreTrainedConfig:
@@ -70,7 +78,12 @@ def _gguf_config(file: Path) -> PreTrainedConfig:
         ) from None
 
 
-def _on_meta(config: PreTrainedConfig, name: str) -> PreTrainedModel:
+def on_meta(config: PreTrainedConfig, name: str) -> PreTrainedModel:
+    """The model of `config` without any weights.
+
+    Raises:
+        RequestError: it is no causal language model, or its sizes contradict one another.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 

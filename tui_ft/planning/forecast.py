@@ -15,6 +15,8 @@ from tui_ft.recipe.schema import Recipe
 
 BASIS = ("1", "tokens", "squares", "rank", "rank·tokens")
 """What a coefficient is multiplied by: rows × length (`tokens`), rows × length² (`squares`), the adapters' rank."""
+_ACCUMULATES = ("forward", "head", "backward")
+"""The phases that a step goes through once for each micro-batch."""
 PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "head")
 
 
@@ -65,7 +67,9 @@ class Region(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     above: int = Field(description="Tokens; the first region's is 0.")
-    phases: dict[str, dict[str, tuple[float, ...]]] = Field(description="Phase → part → bytes for each of BASIS.")
+    phases: dict[str, dict[str, tuple[float, ...]]] = Field(
+        description="Phase → part → bytes for each of BASIS. A phase in which the most may be held at several moments comes several times: `head #2`."
+    )
 
 
 class Fit(BaseModel):
@@ -78,18 +82,24 @@ class Fit(BaseModel):
     single: tuple[Region, ...] = Field(description="One row, which needs no mask.")
     flops_per_second: float | None = Field(None, description="Of a large matrix product in the setup's precision on this device, where it was timed.")
 
-    def memory(self, rows: int, length: int, rank: int, *, packed: bool = False) -> Memory:
+    def memory(self, rows: int, length: int, rank: int, *, packed: bool = False, accumulating: bool = False) -> Memory:
         """What tensors take at the worst moment, by part; context and safety are not in it. Some ten microseconds.
 
         Args:
             rows: sequences in one forward pass.
             length: tokens of the longest of them, to which the others are padded; of the packed row.
+            accumulating: several micro-batches a step: the gradients of the first are there while the next one is computed.
         """
         regions = self.padded if rows > 1 or packed else self.single
         region = next(region for region in reversed(regions) if region.above < rows * length or region.above == 0)
         values = (1, rows * length, rows * length * length, rank, rank * rows * length)
-        phase, parts = max(((name, _parts(phase, values)) for name, phase in region.phases.items()), key=lambda found: sum(found[1].values()))
-        return Memory(total_bytes=sum(parts.values()), phase=phase, **parts)
+        found = {name: _parts(phase, values) for name, phase in region.phases.items()}
+        gradients = max(parts.get("gradients", 0) for parts in found.values()) if accumulating else 0
+        for name, parts in found.items():
+            if gradients and name.startswith(_ACCUMULATES):
+                parts["gradients"] = gradients
+        phase, parts = max(found.items(), key=lambda one: sum(one[1].values()))
+        return Memory(total_bytes=sum(parts.values()), phase=phase.partition(" #")[0], **parts)
 
 
 def _parts(phase: dict[str, tuple[float, ...]], values: Sequence[int]) -> dict[str, int]:
