@@ -249,8 +249,24 @@ def test_a_llama_packs(bench: Bench, llama: Path) -> None:
     assert not [event for event in events(run, "alert") if event["kind"] != "data"]
 
 
-def test_an_opt_cannot_pack_and_pads(bench: Bench, tmp_path: Path) -> None:
+def test_an_opt_packs_by_our_attention(bench: Bench, tmp_path: Path) -> None:
+    """With the usual one its packed documents would read one another."""
     run = bench.run(tiny_models.opt(tmp_path / "opt"), train={"packing": True})
+    assert_learned(run)
+    plan = events(run, "plan")[-1]
+    assert (plan["packing"], plan["attention"]) == (True, "varlen")
+    assert not [event for event in events(run, "alert") if event["kind"] != "data"]
+
+
+def test_a_gemma2_trains_without_fused_attention(bench: Bench, tmp_path: Path) -> None:
+    """Its scores are capped, which torch's kernels do not know: it takes the plain attention by itself."""
+    run = bench.run(tiny_models.gemma2(tmp_path / "gemma2"))
+    assert_learned(run)
+    assert events(run, "plan")[-1]["attention"] == "eager"
+
+
+def test_a_falcon_cannot_pack_and_pads(bench: Bench, tmp_path: Path) -> None:
+    run = bench.run(tiny_models.falcon(tmp_path / "falcon"), train={"packing": True})
     assert_learned(run)
     plan = events(run, "plan")[-1]
     assert (plan["packing"], plan["length_grouped"]) == (False, True)

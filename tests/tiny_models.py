@@ -64,6 +64,19 @@ def stablelm(folder: Path) -> Path:
     return save(folder, StableLmConfig(**sizes, **WIDTH), eos="<|endoftext|>")
 
 
+def gemma2(folder: Path) -> Path:
+    from transformers import Gemma2Config
+
+    sizes = {"intermediate_size": 64, "vocab_size": VOCABULARY, "num_key_value_heads": 2, "head_dim": 8, "initializer_range": SPREAD}
+    return save(folder, Gemma2Config(**sizes, **WIDTH), eos="</s>", pad="<pad>")
+
+
+def falcon(folder: Path) -> Path:
+    from transformers import FalconConfig
+
+    return save(folder, FalconConfig(vocab_size=VOCABULARY, initializer_range=SPREAD, **WIDTH), eos="<|endoftext|>", pad="<pad>")
+
+
 def gguf(folder: Path, name: str = "tiny.gguf") -> tuple[Path, Any]:
     """A llama in one GGUF file, written by the format's own package as llama.cpp lays it out, and the model it was made of."""
     import numpy

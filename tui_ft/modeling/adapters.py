@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.utils.other import TrainableTokensWrapper
 from torch import nn
@@ -93,26 +92,3 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
         return everything, trainable
     parameters = list(model.parameters())
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
-
-
-def is_leaking(model: nn.Module, vocabulary: int) -> bool:
-    """Whether documents packed into one row read one another in this very model: two forwards of 32 tokens.
-
-    A family isolates packed documents only if it passes position ids on to its attention; OPT and Falcon, for example, do not.
-    """
-    place = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    first, second = (torch.randint(0, vocabulary, (1, 16), generator=generator).to(place) for _ in range(2))
-    positions = torch.arange(16, device=place).repeat(2)[None]
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            packed = model(input_ids=torch.cat([first, second], 1), position_ids=positions, use_cache=False).logits[:, 16:]
-            alone = model(input_ids=second, position_ids=positions[:, :16], use_cache=False).logits
-    except TypeError:
-        return True  # it does not even take position ids
-    finally:
-        model.train(was_training)
-    tolerance = 1e-3 if packed.dtype == torch.float32 else 5e-2
-    return not torch.allclose(packed.float(), alone.float(), atol=tolerance * float(alone.float().abs().max()), rtol=0)

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from tui_ft import demo
 from tui_ft.errors import TuiFtError
 from tui_ft.hub import network, weights
+from tui_ft.modeling import varlen
 from tui_ft.recipe.schema import Model
 from tui_ft.text import one_line
 
@@ -47,6 +49,7 @@ def load_model(
     Args:
         precision: bf16, fp16 or fp32: the dtype of weights that are not quantized.
         quantization: none, int8 or nf4.
+        attention: sdpa, eager, or varlen, which is sdpa until the model has shown that it keeps packed documents apart.
         vocabulary: rows the embedding must have at least (tokens of the tokenizer); it is resized only if it has fewer.
         vocabulary_multiple: what a resized embedding is rounded up to; 1 under an adapter, which other programs load onto a model
             resized to its tokenizer's very length.
@@ -58,7 +61,7 @@ def load_model(
     commit = (consent or {}).get(model.name)
     wanted = {
         "dtype": DTYPES[precision],
-        "attn_implementation": _supported_attention(attention),
+        "attn_implementation": attention,
         "quantization_config": _quantization(quantization, double_quantization, precision),
         "device_map": {"": str(device())},
     }
@@ -80,6 +83,7 @@ def load_model(
 def _from_folder_or_hub(name: str, revision: str | None, commit: str | None, wanted: dict[str, Any]) -> PreTrainedModel:
     trust: dict[str, Any] = {"trust_remote_code": True, "code_revision": commit} if commit else {"trust_remote_code": False}
     config = AutoConfig.from_pretrained(name, revision=revision, **trust)
+    wanted = {**wanted, "attn_implementation": attention_of(config, wanted["attn_implementation"])}
     return AutoModelForCausalLM.from_pretrained(name, config=config, revision=revision, **wanted, **trust)
 
 
@@ -97,6 +101,7 @@ def _from_gguf(file: Path, wanted: dict[str, Any]) -> PreTrainedModel:
     except Exception as error:  # its reader meets a foreign file with errors of several libraries
         raise TuiFtError(f"{one_line(file, 200)} cannot be read as GGUF: {one_line(error, 300)}", "Copy it anew.") from error
     config = copy.deepcopy(unpacked.config)
+    wanted = {**wanted, "attn_implementation": attention_of(config, wanted["attn_implementation"])}
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     loaded = type(unpacked).from_pretrained(None, config=config, state_dict=unpacked.state_dict(), **wanted)
@@ -115,8 +120,14 @@ def _keep_trainable_layout(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _supported_attention(name: str) -> str:
-    return name if name in ("sdpa", "eager", "flash_attention_2", "flex_attention") else "sdpa"
+def attention_of(config: PreTrainedConfig, wanted: str) -> str:
+    """`wanted`, or `eager` where this model's class has no other: its scores have a term that torch's fused attention does not know.
+
+    The varlen attention is given to a loaded model, once it has shown that it works (`packing.isolate`).
+    """
+    usual = "sdpa" if wanted == varlen.NAME else wanted
+    found = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "eager" if usual == "sdpa" and found is not None and not found._supports_sdpa else usual
 
 
 def _quantization(kind: str, double: bool, precision: str) -> BitsAndBytesConfig | None:

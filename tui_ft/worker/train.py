@@ -16,7 +16,7 @@ from tui_ft.data import tokenizer as tokenizers
 from tui_ft.data.sources import open_source
 from tui_ft.hub.download import download
 from tui_ft.hub.network import go_offline
-from tui_ft.modeling import adapters, load
+from tui_ft.modeling import adapters, load, packing
 from tui_ft.recipe import Plan, Recipe
 from tui_ft.recipe.schema import parse_bytes
 from tui_ft.runs import fingerprint
@@ -191,8 +191,9 @@ def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples
     go_offline()  # so that an outage of the Hub cannot stop a save
     _leave_if_told(inbox)
     if plan.packing:
-        if adapters.is_leaking(model, len(tokenizer)):
-            cause = "packed documents would read one another in this model: it does not pass position ids to its attention"
+        attention = packing.isolate(model, len(tokenizer))
+        if attention is None:
+            cause = "packed documents would read one another in this model: it does not tell its attention where they end"
             journal.alert("packing", "warning", cause, "Batches of like lengths are padded instead.")
         else:
             samples = _pack(samples, recipe.prompt.max_length)
@@ -215,6 +216,7 @@ def _resolve(run: Run, recipe: Recipe, plan: Plan, samples: Samples, model: Any,
     """The plan with what only the rows and the real model could tell; written into the run and told."""
     everything, trainable = adapters.parameter_counts(model)
     changes: dict[str, Any] = {"parameters": everything, "trainable_parameters": trainable, "packing": samples.packed}
+    changes["attention"] = str(model.config._attn_implementation)
     if samples.packed:
         rows = max(1, round(plan.effective_batch * len(samples.train) / samples.singles))
         changes |= {"micro_batch": 1, "accumulation": rows}
