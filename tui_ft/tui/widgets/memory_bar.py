@@ -187,5 +187,5 @@ def bar_content(shown: MemoryView, made: Layout, width: int) -> Content:
     judged = verdict(plan, made)
     rows += [bar(made, width, shown.faded), Content.styled(judged.plain, FADED) if shown.faded else judged]
     if plan.memory.phase and not shown.faded:
-        rows.append(Content.assemble(("most is held in ", MUTED), line(plan.memory.phase)))
+        rows.append(Content.assemble(("the most in  ", MUTED), line(plan.memory.phase.partition(" #")[0])))
     return Content("\n").join([*rows, *legend(made, width, shown.faded)])

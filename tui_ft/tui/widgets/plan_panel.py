@@ -66,7 +66,9 @@ def _memory_line(known: Known) -> Content:
         return Content("looking at the model" if known.looking else "model not looked at yet")
     plan, made = shown.plan, memory_bar.layout(shown.plan, known.machine)
     least = "≥ " if plan.tier == "lower-bound" else ""
-    sizes = f" {least}{units.size(made.need)} of {units.size(made.free)}"
+    need, free = units.size(made.need), units.size(made.free)
+    number, _, unit = need.partition(" ")
+    sizes = f" {least}{number if free.endswith(f' {unit}') else need} of {free}"
     if shown.faded:
         return Content.assemble(memory_bar.bar(made, LINE_CELLS, True), (sizes, memory_bar.FADED), ("  estimating", "$text-warning"))
     fit = {True: ("  fits", "$text-success"), False: ("  does not fit", "$text-error bold"), None: ("", "")}[plan.fits]
