@@ -28,6 +28,9 @@ class Forecasting:
         self._traced: tuple[Setup, ...] = ()
         """What the trace that is under way, or was the last, is asked for."""
         self._missing: tuple[Setup, ...] = ()
+        self._asked: tuple[tuple[Setup, ...], ModelFacts | None] | None = None
+        """What `_known` and `_missing` were looked up for."""
+        self._known: dict[Setup, Fit] = {}
         self._model = ""
         self._history: History | None = None
         self._before: Plan | None = None
@@ -45,12 +48,15 @@ class Forecasting:
             self._history = history.read()  # once a wizard: a file a run
         model = recipe.model.model_dump_json()
         if model != self._model:
-            self._model, self._before, self._traced, self.found = model, None, (), Finding()
+            self._model, self._before, self._traced, self._asked, self.found = model, None, (), None, Finding()
         wanted = planner.setups_wanted(recipe, facts=facts, hardware=machine)
-        known = forecasts.known(recipe.model, facts, wanted, machine.gpus[0].name if machine.gpus else "")
-        made = planner.make_plan(recipe, facts=facts, hardware=machine, data=data, forecasts=known, history=self._history)
-        self._missing = tuple(forecasts.missing(recipe.model, wanted))
-        self.found.value = len(known)
+        asked = (tuple(wanted), facts)
+        if asked != self._asked:  # a file each: for a key that is held down, that would be most of the time
+            self._asked = asked
+            self._known = forecasts.known(recipe.model, facts, wanted, machine.gpus[0].name if machine.gpus else "")
+            self._missing = tuple(forecasts.missing(recipe.model, wanted))
+            self.found.value = len(self._known)
+        made = planner.make_plan(recipe, facts=facts, hardware=machine, data=data, forecasts=self._known, history=self._history)
         if made.tier != "lower-bound":
             self._before = made
         return made
@@ -77,6 +83,7 @@ class Forecasting:
             if setup in waiting:
                 waiting.remove(setup)
             if self.found is found:
+                self._asked = None
                 self._tell(waiting)
                 on_arrival()
 

@@ -36,6 +36,7 @@ class Lookups(TuiScreen):
         self.taken: Taken | None = None
         """The setting that was last taken from those that the plan offers."""
         self._soon: Timer | None = None
+        self._trace_soon: Timer | None = None
 
     async def on_mount(self) -> None:
         self.set_interval(self.TICK, self._tick)
@@ -72,6 +73,15 @@ class Lookups(TuiScreen):
         if recipe is not None and self.backstage.hardware is not None:
             self.backstage.make_plan(recipe)
             self.show_plan()
+            if self.backstage.forecasting.wants_trace():
+                if self._trace_soon:
+                    self._trace_soon.stop()
+                self._trace_soon = self.set_timer(self.PAUSE, self._plan_now)
+
+    def _plan_now(self) -> None:
+        recipe = self.recipe_now()
+        if recipe is not None:
+            self._plan(self.backstage, recipe)
 
     def take(self, option: Option | None) -> None:
         """Take one of the settings that the plan offers; None takes the last one back."""
