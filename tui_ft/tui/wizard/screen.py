@@ -146,7 +146,7 @@ class WizardScreen(Walking, Beginning, Starting):
 
     def show(self) -> None:
         """Everything that follows from the draft and the findings."""
-        if not self.is_mounted:
+        if not self.is_mounted or not self.query(Stepper):  # not yet, or not any more
             return
         with self.app.batch_update():
             self.show_steps()
