@@ -33,13 +33,13 @@ def llama(folder: Path, **changes: Any) -> Path:
     return save(folder, LlamaConfig(**sizes), eos="</s>", pad="<pad>")
 
 
-def opt(folder: Path) -> Path:
+def opt(folder: Path, **changes: Any) -> Path:
     """Every text begins with </s>, which ends it as well, as in the real one; narrow embeddings and norms after the layers, as in opt-350m."""
     from transformers import OPTConfig
 
     sizes = {"ffn_dim": 64, "max_position_embeddings": 2048, "vocab_size": VOCABULARY, "word_embed_proj_dim": 16, "do_layer_norm_before": False}
     sizes["init_std"] = SPREAD
-    return save(folder, OPTConfig(**sizes, **WIDTH), bos="</s>", eos="</s>", pad="<pad>")
+    return save(folder, OPTConfig(**sizes, **WIDTH, **changes), bos="</s>", eos="</s>", pad="<pad>")
 
 
 def phi(folder: Path) -> Path:

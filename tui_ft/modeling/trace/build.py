@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from math import lcm
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from tui_ft.modeling import varlen
 from tui_ft.modeling.adapters import make_trainable
-from tui_ft.modeling.load import DTYPES
+from tui_ft.modeling.load import DTYPES, attention_of
 from tui_ft.modeling.structure import structure
 from tui_ft.modeling.trace import quantized
 from tui_ft.modeling.trace.patching import Patches
@@ -104,8 +104,12 @@ def build(config: Any, depth: Depth, setup: Setup, rank: int, patches: Patches) 
     dtype = DTYPES["fp32" if setup.kind == "full" else setup.precision]  # what is trained in full is loaded and then made fp32
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(
-            shortened(config, depth.layers), dtype=dtype, attn_implementation=setup.attention, trust_remote_code=False
+            shortened(config, depth.layers), dtype=dtype, attn_implementation=attention_of(config, setup.attention), trust_remote_code=False
         )
+    model.tie_weights()  # skipped with the initial values
+    if setup.attention == varlen.NAME:
+        varlen.register()
+        model.set_attn_implementation(varlen.NAME)
     if setup.quantization != "none":
         quantized.quantize(model, setup, dtype)
     patches.set(torch.nn.Module, "to", lambda self, *_, **__: self)  # peft moves adapters to where the layer is; fake parameters cannot be swapped

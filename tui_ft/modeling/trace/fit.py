@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import transformers.masking_utils
 import trl.kernels.chunked_logprob
 from numpy.typing import NDArray
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tui_ft.modeling import varlen
 from tui_ft.modeling.trace import build, kernels, quantized, step
 from tui_ft.modeling.trace.patching import Patches
 from tui_ft.modeling.trace.setup import Setup
@@ -59,7 +61,7 @@ def _cases(config: Any, *, padded: bool) -> list[Case]:
 def _regions(config: Any, setup: Setup, case: Case, period: int) -> Iterable[dict[str, Any]]:
     """The case's formula between each two sizes where kernels change their ways."""
     sizes = choose_sizes(config, case)
-    moments = trace_all(config, setup, case, sizes, period)
+    moments = trace_all(config, setup, sizes, padded=case.padded, period=period)
     edges = {0, HEAD_TOKENS} | ({quantized.NF4_FUSED_TOKENS} if setup.quantization == "nf4" and setup.device == "cuda" else set())
     starts = [case.above, *sorted(edge for edge in edges if case.above < edge < case.upto)]
     for above, upto in zip(starts, [*starts[1:], case.upto], strict=True):
@@ -83,12 +85,12 @@ def choose_sizes(config: Any, case: Case) -> Sizes:
     raise ValueError("no length could be told from the model's own dimensions")
 
 
-def trace_all(config: Any, setup: Setup, case: Case, sizes: Sizes, period: int) -> dict[str, Moments]:
+def trace_all(config: Any, setup: Setup, sizes: Sizes, *, padded: bool, period: int, options: step.Options | None = None) -> dict[str, Moments]:
     """What a step of the whole model holds at each moment, put together from traces of a few layers."""
     layers = config.get_text_config().num_hidden_layers
     found = build.depths(layers, period, setup)
     factors = build.shares(layers, found, setup)
-    traces = [trace(config, depth, setup, sizes, padded=case.padded, period=period) for depth in found]
+    traces = [trace(config, depth, setup, sizes, padded=padded, period=period, options=options) for depth in found]
     return {name: _combined([one[name] for one in traces], factors) for name in traces[0]}
 
 
@@ -98,6 +100,9 @@ def trace(
     """One step on fake tensors; the moments of each of its segments."""
     tracker = Tracker(sizes, grain=CUDA_GRAIN if setup.device == "cuda" else 1)
     with Patches() as patches, FakeTensorMode(allow_non_fake_inputs=True):
+        # it looks at values, and takes every fake batch for a packed one, which would need a mask
+        patches.set(transformers.masking_utils, "find_packed_sequence_indices", lambda *_: None)
+        patches.set(varlen, "_ends", lambda _: (None, None))  # looks at values, too; without them a packed row costs as one long text
         if sizes.chunk:
             patches.set(trl.kernels.chunked_logprob, "TOKEN_CHUNK_SIZE", sizes.chunk)
         if setup.device == "cuda":

@@ -10,10 +10,12 @@ from functools import wraps
 from typing import Any
 
 import torch
+import torch.nn.attention.varlen
 import torch.nn.functional as F
 import trl.kernels.chunked_logprob
 import trl.trainer.utils
 
+from tui_ft.modeling import varlen
 from tui_ft.modeling.trace.patching import Patches
 from tui_ft.modeling.trace.tracker import Tracker
 
@@ -31,6 +33,9 @@ def use_cuda(patches: Patches, tracker: Tracker) -> None:
     """Let models, trl's head and attention allocate as their CUDA kernels do."""
     _autocast_as_cuda(patches)
     patches.set(F, "scaled_dot_product_attention", attention)
+    patches.set(torch.nn.attention.varlen, "varlen_attn", _varlen)
+    patches.set(varlen, "_suits_kernel", lambda query, dropout: query.dtype in _HALF and query.shape[-1] <= varlen.WIDEST_HEAD and not dropout)
+    patches.set(varlen, "_ends", lambda positions: (torch.empty(2, dtype=torch.int32), positions.shape[-1]))
     patches.set(F, "dropout", _dropout)
     patches.set(F, "softmax", _softmax)
     for owner in (torch, torch.Tensor):
@@ -119,6 +124,12 @@ def _bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         bias = torch.zeros_like(mask, dtype=dtype)
         bias.masked_fill_(mask.logical_not(), float("-inf"))
     return bias.clone() if bias.shape[-1] % 8 else bias
+
+
+def _varlen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """Attention over the documents of one packed row: (tokens, heads, width). It keeps what FlashAttention keeps."""
+    out: torch.Tensor = _Attention.apply(*(tensor.transpose(0, 1)[None] for tensor in (query, key, value)), None, True)
+    return out[0].transpose(0, 1)
 
 
 class _Attention(torch.autograd.Function):

@@ -37,6 +37,8 @@ class Options:
     autocast: bool = True
     fused_head: bool = True
     evaluation: bool = True
+    prepare: Callable[[nn.Module], None] = lambda _: None
+    """Changes the model before the step."""
 
 
 def run(model: Any, setup: Setup, meter: Meter, *, rows: int, length: int, padded: bool, period: int, options: Options | None = None) -> None:
@@ -49,6 +51,7 @@ def run(model: Any, setup: Setup, meter: Meter, *, rows: int, length: int, padde
     options = options or Options()
     device = next(model.parameters()).device
     base = model.get_base_model() if isinstance(model, PeftModel) else model
+    options.prepare(model)
     _enable_recomputation(model, setup)
     if options.fused_head:
         add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
@@ -64,10 +67,10 @@ def run(model: Any, setup: Setup, meter: Meter, *, rows: int, length: int, padde
     batch = _batch(rows, length, device, padded)
     with _offloading(setup, meter):
         meter.segment("forward: embeddings")
-        loss = forward(batch)
+        loss, outputs = forward(batch)
         marks.backward()
         loss.backward()
-        del loss
+        del loss, outputs
     marks.end_backward()
     meter.segment("clipping", part="optimizer")
     if setup.clipping:
@@ -139,21 +142,22 @@ def _batch(rows: int, length: int, device: torch.device, padded: bool) -> dict[s
     return batch
 
 
-def _forward_of(model: Any, setup: Setup, device: torch.device, options: Options) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:
-    """The loss of a batch, as trl's `compute_loss` makes it from a model that accelerate has wrapped."""
+def _forward_of(model: Any, setup: Setup, device: torch.device, options: Options) -> Callable[[dict[str, torch.Tensor]], tuple[torch.Tensor, Any]]:
+    """The loss of a batch, as trl's `compute_loss` makes it from a model that accelerate has wrapped, and what stays until the backward pass."""
     half = setup.precision != "fp32" and options.autocast
 
     def autocast() -> AbstractContextManager[Any]:
         return torch.autocast(device.type, DTYPES[setup.precision]) if half else nullcontext()
 
-    def forward(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
         with autocast():
             if not options.fused_head:
-                return model(**batch, use_cache=False).loss  # type: ignore[no-any-return]
+                outputs = model(**batch, use_cache=False)
+                return outputs.loss, outputs
             outputs = model(**batch, use_cache=False, fused_lm_head=True)
             if half:
                 outputs = convert_outputs_to_fp32(lambda: outputs)()
-            return (-outputs.log_probs).sum() / torch.as_tensor(batch["labels"].numel()).clamp(min=1)
+            return (-outputs.log_probs).sum() / torch.as_tensor(batch["labels"].numel()).clamp(min=1), None
 
     return forward
 
