@@ -21,7 +21,7 @@ from tui_ft.tui.draft import Draft
 from tui_ft.tui.widgets import memory_bar
 from tui_ft.tui.widgets.memory_bar import MemoryBar, MemoryView
 from tui_ft.tui.widgets.plan_panel import Known, plan_content, plan_line
-from tui_ft.tui.wizard import alternatives
+from tui_ft.tui.wizard import alternatives, lookups
 from tui_ft.tui.wizard.alternatives import Alternatives
 from tui_ft.tui.wizard.backstage import Backstage
 from tui_ft.tui.wizard.finding import Finding
@@ -140,6 +140,7 @@ async def test_the_bar_follows_every_change_and_a_new_forecast_is_traced_behind_
     """With the real tracing child, on a card that is replayed."""
     recorded.install(monkeypatch, recorded.RTX_WITH_A_DESKTOP)
     monkeypatch.setattr(WizardScreen, "PAUSE", 0.05)
+    monkeypatch.setattr(lookups, "is_here", lambda recipe: False)  # no look at the data, which other tests are about
     app = TuiFtApp()
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await open_wizard(pilot, app)
