@@ -40,6 +40,7 @@ class Alternatives(Vertical):
 
     def __init__(self) -> None:
         super().__init__(id="alternatives", classes="list")
+        self.display = False
         self._offered: list[plans.Option] = []
 
     def compose(self) -> ComposeResult:

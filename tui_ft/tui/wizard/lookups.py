@@ -171,8 +171,8 @@ class Lookups(TuiScreen):
     @work(exclusive=True, group="preview", exit_on_error=False)
     async def _load_preview(self, backstage: Backstage, recipe: Recipe) -> None:
         await backstage.load_preview(recipe)
-        self._plan(backstage, recipe)
         self._count_if_wanted()
+        self._plan(backstage, recipe)
 
     @work(exclusive=True, group="exact", exit_on_error=False)
     async def _count_all(self, backstage: Backstage, recipe: Recipe) -> None:

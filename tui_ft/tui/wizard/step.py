@@ -79,6 +79,7 @@ class Step(VerticalScroll, can_focus=False):
         self.ready = True
         self.refresh_fields()
         self.show()
+        self.show_alternatives()
 
     def show_alternatives(self) -> None:
         """In the steps that offer them."""
