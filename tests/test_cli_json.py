@@ -34,7 +34,7 @@ PLAN_KEYS = {
     "tier", "memory", "gpu", "fits", "micro_batch", "accumulation", "effective_batch", "precision", "packing", "attention",
     "activation_checkpointing", "steps", "tokens_per_step", "seconds", "disk_bytes", "trainable_parameters", "parameters", "reasons", "warnings",
 }  # fmt: skip
-MEMORY_KEYS = {"total_bytes", "weights", "gradients", "optimizer", "adapters", "activations", "head", "overhead"}
+MEMORY_PARTS = {"weights", "gradients", "optimizer", "adapters", "activations", "head", "overhead"}
 LONG = ["--set", "train.max_steps=400", "--set", "evaluate.every=never", "--set", "checkpoints.every=1000"]
 
 
@@ -99,13 +99,15 @@ def test_looking_never_changes_a_run(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_plan(capsys: pytest.CaptureFixture[str], warm: None) -> None:
     plan = answer(capsys, "plan", "demo")
-    assert plan.keys() >= PLAN_KEYS and plan["memory"].keys() == MEMORY_KEYS
-    assert plan["tier"] == "lower-bound" and plan["gpu"] is None and plan["fits"] is None
-    assert sum(value for key, value in plan["memory"].items() if key != "total_bytes") == plan["memory"]["total_bytes"] > 0
+    assert plan.keys() >= PLAN_KEYS and plan["memory"].keys() == MEMORY_PARTS | {"total_bytes", "context", "safety", "phase"}
+    assert plan["tier"] == "traced" and plan["gpu"] is None and plan["fits"] is None
+    assert sum(plan["memory"][part] for part in MEMORY_PARTS) == plan["memory"]["total_bytes"] > 0
+    assert plan["memory"]["overhead"] == plan["memory"]["context"] + plan["memory"]["safety"]
+    assert plan["longest"] and plan["memory"]["activations"] and plan["memory"]["phase"] and plan["options"]
     assert plan["micro_batch"] * plan["accumulation"] == plan["effective_batch"]
     assert plan["trainable_parameters"] == plan["parameters"] > 0
 
-    tight = answer(capsys, "plan", "demo", "--gpu-memory", "1MiB", "--set", "method.kind=full")
+    tight = answer(capsys, "plan", "demo", "--gpu-memory", "1MiB", "--instant", "--set", "method.kind=full")
     assert tight["fits"] is False and tight["gpu"]["free_bytes"] == 2**20, "a plan that cannot fit is an answer, not an error"
     instant = answer(capsys, "plan", "phi-2-oasst1-qlora", "--instant")
     assert instant["parameters"] is None and instant["steps"] is None

@@ -10,16 +10,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tui_ft import units
-from tui_ft.errors import ConfigError, Problem, RequestError
+from tui_ft.errors import ConfigError, Problem, RequestError, TuiFtError
 from tui_ft.findings import Finding
 from tui_ft.hardware import Hardware, read
-from tui_ft.planning import data_facts, model_facts, preflight
+from tui_ft.planning import data_facts, device, forecasts, history, model_facts, preflight
 from tui_ft.planning.data_facts import DataFacts
+from tui_ft.planning.forecast import Fit, Setup
 from tui_ft.planning.model_facts import ModelFacts
-from tui_ft.planning.planner import make_plan
+from tui_ft.planning.planner import make_plan, setups_wanted
 from tui_ft.recipe import Plan, Recipe
 from tui_ft.runs import launch, queue, store
 from tui_ft.runs.store import Run
+
+TRACE_SECONDS = 60.0
+"""So long a start waits for a forecast at most."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def get_ready(
     facts, seen = _look(recipe, look_at_model=recipe.model.name not in (trust or {}), look_at_data=data is None)
     data = data or seen
     _refuse(data.errors if data else [])
-    plan = make_plan(recipe, facts=facts, hardware=hardware, rows=data.rows if data else None)
+    plan, notes = _planned(recipe, facts, hardware, data)
     room = list(preflight.disk_space(recipe, plan))  # once more: the model's size may be known only now
     _refuse(room)
     if plan.fits is False and not force:
@@ -69,7 +73,37 @@ def get_ready(
     of_data = data.findings if data else ()
     warnings = [finding for finding in [*findings, *of_data, *room] if finding.severity == "warning" and finding.where != "plan"]
     warnings += [Finding("warning", "plan", warning) for warning in plan.warnings]  # this plan's: the check's own knew less of the model
-    return Ready(recipe, plan, list(dict.fromkeys(warnings)))
+    return Ready(recipe, plan, list(dict.fromkeys([*warnings, *notes])))
+
+
+def _planned(recipe: Recipe, facts: ModelFacts | None, machine: Hardware, data: DataFacts | None) -> tuple[Plan, list[Finding]]:
+    """The plan with forecasts: those that are known, and on a GPU, where they decide whether it fits, those that a trace brings in time.
+
+    A trace that fails or takes too long is no reason not to start: the plan says what it is made of, and the note why.
+    """
+    wanted = setups_wanted(recipe, facts=facts, hardware=machine)
+    gpu = device.choose(recipe, machine, None).gpu
+    known = forecasts.known(recipe.model, facts, wanted, gpu.name if gpu else "")
+    past = history.read()
+    plan = make_plan(recipe, facts=facts, hardware=machine, data=data, forecasts=known, history=past)
+    if plan.gpu is None or plan.tier != "lower-bound" or plan.fits is False:
+        return plan, []
+    note = f"the memory could not be forecast within {TRACE_SECONDS:.0f} s, and the plan is a lower bound"
+    enough = threading.Event()
+
+    def take_in(setup: Setup, fit: Fit) -> None:
+        nonlocal plan
+        known[setup] = fit
+        plan = make_plan(recipe, facts=facts, hardware=machine, data=data, forecasts=known, history=past)
+        if plan.fits and not plan.activation_checkpointing and plan.micro_batch == plan.effective_batch:
+            enough.set()  # nothing that is still to come could be faster
+
+    try:
+        own = setups_wanted(recipe, facts=facts, hardware=machine, alternatives=False)
+        forecasts.trace(recipe.model, forecasts.missing(recipe.model, own), on_fit=take_in, cancelled=enough, timeout=TRACE_SECONDS)
+    except TuiFtError as error:
+        note = f"the memory could not be forecast: {error.message}"
+    return plan, [Finding("warning", "plan", note, "`tui-ft plan` takes as long as it needs.")] if plan.tier == "lower-bound" and facts else []
 
 
 def _emptied(hardware: Hardware, when_free: int | None) -> Hardware:

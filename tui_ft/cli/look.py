@@ -1,4 +1,4 @@
-"""Commands that only look: plan, preview, runs, show, status, logs, doctor. They never change a run."""
+"""Commands that only look: preview, runs, show, status, logs, doctor. They never change a run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from tui_ft import units
 from tui_ft.cli import drive, output
-from tui_ft.errors import TuiFtError
 from tui_ft.pace import Pace
-from tui_ft.recipe import Plan, Recipe, presets
-from tui_ft.recipe.schema import parse_bytes
+from tui_ft.recipe import presets
 from tui_ft.runs import store
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import summarize
@@ -22,63 +19,6 @@ from tui_ft.runs.summary import summarize
 WATCH_SECONDS = 2.0
 QUICK_SECONDS = 2.0
 """What takes no longer shows no progress."""
-
-
-def plan(arguments: argparse.Namespace) -> int:
-    from tui_ft.errors import RequestError
-    from tui_ft.planning import model_facts
-    from tui_ft.planning.planner import make_plan
-
-    try:
-        assumed = parse_bytes(arguments.gpu_memory) if arguments.gpu_memory else None
-    except ValueError as error:
-        raise RequestError(f"--gpu-memory: {error}") from None
-    recipe = presets.open_recipe(arguments.recipe, arguments.set)
-    facts = model_facts.facts(recipe.model, compute=not arguments.instant)
-    made = make_plan(recipe, facts=facts, gpu_memory=assumed, rows=None if arguments.instant else _count_rows(recipe))
-    if arguments.json:
-        output.print_json(made)
-    else:
-        _print_plan(recipe, made)
-    return 0
-
-
-def _count_rows(recipe: Recipe) -> int | None:
-    """The training rows, where they lie on this machine and are few enough to be counted at once."""
-    from tui_ft import demo
-    from tui_ft.planning import data_facts
-
-    if recipe.train.max_steps or not (recipe.data.source == demo.NAME or Path(recipe.data.source).exists()):
-        return None
-    try:
-        found = data_facts.look(recipe)
-    except TuiFtError as error:
-        output.note(f"the rows could not be counted: {error.message}")
-        return None
-    for finding in found.errors if found else ():
-        output.note(f"a run would be refused: {finding}")
-    return found.rows if found else None
-
-
-def _print_plan(recipe: Recipe, made: Plan) -> None:
-    memory = made.memory
-    output.say(f"{recipe.name} on {made.gpu.name if made.gpu else 'the CPU'}  [{made.tier}]")
-    parts = {"weights": memory.weights, "adapters": memory.adapters, "gradients": memory.gradients, "optimizer": memory.optimizer}
-    parts |= {"activations": memory.activations, "head": memory.head, "overhead": memory.overhead}
-    output.say(
-        "  memory: " + " + ".join(f"{name} {units.size(value)}" for name, value in parts.items() if value) + f" = {units.size(memory.total_bytes)}"
-    )
-    if made.tier == "lower-bound":
-        output.say("          at least; activations are not counted yet")
-    for key in ("micro_batch", "accumulation", "precision", "optimizer", "attention", "packing", "activation_checkpointing", "steps"):
-        reason = made.reasons.get(key, "")
-        output.say(f"  {key}: {getattr(made, key)}" + (f"  ({reason})" if reason else ""))
-    output.say(f"  effective batch: {made.effective_batch}")
-    if made.parameters:
-        output.say(f"  parameters: {made.trainable_parameters or 0:,} of {made.parameters:,} trainable")
-    output.say(f"  disk: {units.size(made.disk_bytes)}")
-    for warning in made.warnings:
-        output.say(f"  warning: {warning}")
 
 
 def preview(arguments: argparse.Namespace) -> int:

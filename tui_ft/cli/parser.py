@@ -80,9 +80,13 @@ def _queueing(command: argparse.ArgumentParser) -> None:
 
 
 def _looking(commands: argparse._SubParsersAction) -> None:
-    plan = _command(commands, "plan", "what a recipe takes on this machine: memory, batch, steps, disk", _lazily("look", "plan"), recipe=True)
+    plan = _command(commands, "plan", "what a recipe takes on this machine: memory, batch, time, disk", _lazily("plan", "plan"))
+    plan.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe file or a preset's name")
+    _settings(plan)
     plan.add_argument("--gpu-memory", metavar="SIZE", help="free GPU memory to assume, e.g. 10GiB")
-    plan.add_argument("--instant", action="store_true", help="only what is known at once: no model is looked up, no row is counted")
+    plan.add_argument("--instant", action="store_true", help="only what is known at once: no model is looked up, no row is counted, nothing traced")
+    plan.add_argument("--measure", action="store_true", help="run a few steps with random weights on the GPU in place of counting their memory")
+    plan.add_argument("--history", action="store_true", help="what earlier runs took against what was forecast; with RECIPE, those of its model")
     preview = _command(commands, "preview", "what will be learned, token by token", _lazily("look", "preview"), recipe=True)
     preview.add_argument("-n", type=int, default=3, help="samples to show (3)")
     preview.add_argument("--exact", action="store_true", help="count every row instead of a sample")

@@ -6,8 +6,6 @@ with the tokens; a line fitted to the maximum itself would be wrong by a quarter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from tui_ft.recipe.plan import Memory, Tier
@@ -102,5 +100,11 @@ class Fit(BaseModel):
         return Memory(total_bytes=sum(parts.values()), phase=phase.partition(" #")[0], **parts)
 
 
-def _parts(phase: dict[str, tuple[float, ...]], values: Sequence[int]) -> dict[str, int]:
-    return {part: max(0, round(sum(c * v for c, v in zip(coefficients, values, strict=True)))) for part, coefficients in phase.items()}
+def _parts(phase: dict[str, tuple[float, ...]], values: tuple[int, int, int, int, int]) -> dict[str, int]:
+    """Written out, since a wizard's slider asks for a hundred of them in a frame."""
+    _, tokens, squares, rank, both = values
+    found = {}
+    for part, (fixed, each, square, ranked, mixed) in phase.items():
+        size = fixed + each * tokens + square * squares + ranked * rank + mixed * both
+        found[part] = round(size) if size > 0 else 0
+    return found

@@ -25,6 +25,8 @@ RECENT = 20
 """So many of the newest matching attempts are learned from."""
 WORST_FACTOR = 1.5
 """Beyond it a measurement says nothing of a forecast: something else was trained than planned."""
+MET = 0.95
+"""A batch of so many of the forecast's tokens was met, or its memory says nothing of the forecast."""
 LIKE = 8.0
 """A run counts for the speed of another if a token costs at most so many times more or less: small models leave a GPU idle."""
 
@@ -51,6 +53,8 @@ class Measured(BaseModel):
     flops_per_token: float | None = Field(None, ge=0, allow_inf_nan=False)
     rows: int | None = Field(None, ge=1)
     length: int | None = Field(None, ge=1)
+    largest_rows: int | None = Field(None, ge=1, description="Of the largest batch that was met.")
+    largest_length: int | None = Field(None, ge=1)
     rank: int | None = Field(None, ge=0)
     packed: bool = False
     setup: Setup | None = None
@@ -60,6 +64,9 @@ class Measured(BaseModel):
         """Predicted against allocated tensors, as a share: 0.02 says two percent too much. None where one of them is missing."""
         if not self.predicted_bytes or not self.allocated_bytes or self.tier == "lower-bound" or self.outcome == OUT_OF_MEMORY:
             return None  # out of memory, it never held what it needed; a lower bound does not claim to be right
+        met = (self.largest_rows or 0) * (self.largest_length or 0)
+        if met and not self.packed and met < MET * (self.rows or 0) * (self.length or 0):
+            return None  # the batch that was forecast has not come yet
         return self.predicted_bytes / self.allocated_bytes - 1
 
     @property

@@ -14,12 +14,17 @@ from tui_ft.recipe.schema import Method, Recipe
 
 MOST = 8
 """So many are shown."""
+REMEDIES = 3
+"""So many ways to make it fit."""
 SHORTEST = 256
 """Tokens below which samples are not cut further unasked."""
+ALIKE = 0.03
+"""Speeds that differ by no more are not told apart."""
 SMALL_OPTIMIZER = "adamw_8bit"
 """AdamW with 8-bit states, not paged: what is paged lies on the GPU all the same until something pushes it out."""
 
 _USUAL = Method()
+_HARM = {"level": 0, "rows": 0, "optimizer": 1, "rank": 1, "weights": 2, "kind": 3, "length": 4}  # to what is learned, least first
 
 
 @dataclass(frozen=True)
@@ -54,46 +59,58 @@ def options(recipe: Recipe, outlook: Outlook, case: Case, need: Memory, rows: Se
     """
     changes = [*_of_level(case), *_of_rows(case, rows), *_of_setup(recipe, case), *_of_size(recipe, case)]
     shorter = [change for change in changes if change.about == "length"][1:]  # much shorter samples are a way out, no more
-    told = [option for change in changes if change not in shorter and (option := _told(outlook, case, need, [change], seconds)) is not None]
-    told.sort(key=lambda option: (not option.fits, option.seconds or 0.0))
+    told = [answer for change in changes if change not in shorter and (answer := _told(outlook, case, need, [change], seconds)) is not None]
+    others = [answer.option for answer in sorted(told, key=lambda answer: (not answer.option.fits, answer.harm, answer.ratio))]
     if outlook.gpu is None or outlook.has_room(need):
-        return told[:MOST]
+        return others[:MOST]
     remedies = list(_remedies(outlook, case, need, changes, seconds))
-    others = [option for option in told if option.changes not in [remedy.changes for remedy in remedies]]
-    return [*remedies, *others][:MOST]
+    return [*remedies, *(option for option in others if option.changes not in [remedy.changes for remedy in remedies])][:MOST]
 
 
 def _remedies(outlook: Outlook, case: Case, need: Memory, changes: Sequence[Change], seconds: float | None) -> Iterator[Option]:
-    """Every way to make it fit that takes the fewest changes, the fastest first."""
-    saving = [change for change in changes if (memory := outlook.memory(change.case)) is not None and memory.total_bytes < need.total_bytes]
+    """The ways to make it fit that take the fewest changes, the most harmless first."""
+    saving = [change for change in changes if (memory := outlook.memory(change.case)) is None or memory.total_bytes < need.total_bytes]
     for count in (1, 2, 3):
-        fitting = []
-        for chosen in combinations(saving, count):
-            if len({change.about for change in chosen}) == count:
-                option = _told(outlook, case, need, chosen, seconds)
-                if option is not None and option.fits:
-                    fitting.append(option.model_copy(update={"remedy": True}))
-        if fitting:
-            yield from sorted(fitting, key=lambda option: option.seconds or 0.0)[:3]
+        chosen = (group for group in combinations(saving, count) if len({change.about for change in group}) == count)
+        answers = [answer for group in chosen if (answer := _told(outlook, case, need, group, seconds)) is not None and answer.option.fits]
+        if answers:
+            for answer in sorted(answers, key=lambda answer: (answer.harm, answer.ratio))[:REMEDIES]:
+                yield answer.option.model_copy(update={"remedy": True})
             return
 
 
-def _told(outlook: Outlook, base: Case, need: Memory, changes: Sequence[Change], seconds: float | None) -> Option | None:
+@dataclass(frozen=True)
+class _Answer:
+    option: Option
+    harm: int
+    ratio: float
+    """Of the time a step takes to that of the plan's."""
+
+
+def _told(outlook: Outlook, base: Case, need: Memory, changes: Sequence[Change], seconds: float | None) -> _Answer | None:
+    """What these changes together would take; None where that is not known, or where they cost and save nothing."""
     case = base
     for change in changes:
         case = change.apply_to(case, base)
+    words = " and ".join(change.words for change in changes)
+    settings = {key: value for change in changes for key, value in change.settings.items()}
+    if case.setup not in outlook.forecasts and all(change.about != "level" for change in changes):
+        # Other setups are looked at with checkpointing and without, not at each level between.
+        case = replace(case, setup=case.setup.model_copy(update={"activation_checkpointing": True}))
+        words, settings = f"{words} and with activation checkpointing", {**settings, "train.activation_checkpointing": True}
     memory = outlook.memory(case)
     if memory is None:
         return None
-    words = " and ".join(change.words for change in changes)
     ratio = outlook.work(case) / outlook.work(base)
+    if memory.total_bytes >= need.total_bytes and ratio > 1 - ALIKE:
+        return None
     text = f"{words}: {_compared(memory.total_bytes, need.total_bytes)}, {_slower(ratio)}"
     fits: bool | None = None
     if outlook.gpu is not None and outlook.free is not None:
         fits = outlook.has_room(memory)
         text += ": fits" if fits else f": does not fit by {units.size(memory.total_bytes - outlook.free)}"
-    settings = {key: value for change in changes for key, value in change.settings.items()}
-    return Option(changes=settings, words=words, text=text, total_bytes=memory.total_bytes, seconds=seconds and seconds * ratio, fits=fits)
+    option = Option(changes=settings, words=words, text=text, total_bytes=memory.total_bytes, seconds=seconds and seconds * ratio, fits=fits)
+    return _Answer(option, max(_HARM[change.about] for change in changes), ratio)
 
 
 def _compared(total: int, base: int) -> str:
@@ -102,8 +119,10 @@ def _compared(total: int, base: int) -> str:
 
 
 def _slower(ratio: float) -> str:
-    if 0.97 < ratio < 1.03:
+    if 1 - ALIKE <= ratio <= 1 + ALIKE:
         return "as fast"
+    if 1 / 1.1 < ratio < 1.1:
+        return f"{ratio - 1:.0%} slower" if ratio > 1 else f"{1 / ratio - 1:.0%} faster"
     return f"{ratio:.1f}× slower" if ratio > 1 else f"{1 / ratio:.1f}× faster"
 
 
@@ -148,6 +167,9 @@ def _of_setup(recipe: Recipe, case: Case) -> Iterator[Change]:
     lora = setup.model_copy(update={"kind": "lora", "layers": None, "dropout": recipe.method.dropout > 0})
     settings = {"method.kind": "lora", "method.layers": None, "method.variant": "lora", "method.targets": "all-linear", "method.r": _USUAL.r}
     yield Change("kind", settings, f"as LoRA of rank {_USUAL.r}", replace(case, setup=lora, rank=_USUAL.r))
+    packed = lora.model_copy(update={"quantization": "nf4"})
+    words = f"as LoRA of rank {_USUAL.r} on 4-bit weights (NF4)"
+    yield Change("kind", {**settings, "method.quantization": "nf4"}, words, replace(case, setup=packed, rank=_USUAL.r))
 
 
 def _of_size(recipe: Recipe, case: Case) -> Iterator[Change]:

@@ -62,7 +62,7 @@ class Outlook:
         fit = self.forecasts.get(case.setup)
         if fit is None:
             return None
-        tensors = fit.memory(case.rows, case.length, case.rank, packed=case.packed)
+        tensors = fit.memory(case.rows, case.length, case.rank, packed=case.packed, accumulating=case.packed or case.rows < self.effective)
         context, safety = self.context, 0
         if self.gpu is not None:
             factor = self.history.memory_factor(self.gpu, case.setup, cap=CAP, context=context)

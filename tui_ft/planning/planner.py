@@ -61,14 +61,26 @@ def make_plan(
     return planner.plan(rows if rows is not None else data.rows if data else None, forecasts or {})
 
 
-def setups_wanted(recipe: Recipe, *, facts: ModelFacts | None = None, hardware: Hardware | None = None, gpu_memory: int | None = None) -> list[Setup]:
-    """The setups whose forecasts the plan of `recipe` would like to know, the most important first; none where nothing can be planned."""
+def setups_wanted(
+    recipe: Recipe,
+    *,
+    facts: ModelFacts | None = None,
+    hardware: Hardware | None = None,
+    gpu_memory: int | None = None,
+    alternatives: bool = True,
+) -> list[Setup]:
+    """The setups whose forecasts the plan of `recipe` would like to know, the most important first; none where nothing can be planned.
+
+    Without `alternatives` only those that the plan itself may choose.
+    """
     planner = _Planner(recipe, facts, hardware if hardware is not None else _read(), gpu_memory, None, History())
     case, levels = planner.case(), planner.levels()
     if facts is None or planner.problems:
         return []
     wanted = [_at(case.setup, level) for level in sorted(levels, key=lambda level: (level not in (False, True), str(level)))]
-    kept = [level for level in (False, True) if level in levels] or levels[:1]
+    if not alternatives:
+        return wanted
+    kept = [*(level for level in levels if level is False), True]
     wanted += [_at(case.setup, level) for level in (False, True) if level not in levels]
     wanted += [_at(other.setup, level) for other in options.wanted_setups(recipe, case) for level in kept]
     return list(dict.fromkeys(wanted))

@@ -40,7 +40,7 @@ class Bounds:
 
 
 def suggest(outlook: Outlook, base: Case, bounds: Bounds, *, largest: bool = False) -> Suggestion | None:
-    """The fastest that fits; where nothing does, what needs least. None as long as too few forecasts are known to say so.
+    """The fastest that fits; where nothing does, the level that needs least of the usual ones. None as long as too few forecasts are known to say so.
 
     Args:
         base: the case whose level and rows are chosen here.
@@ -53,7 +53,7 @@ def suggest(outlook: Outlook, base: Case, bounds: Bounds, *, largest: bool = Fal
     if fitting:
         chosen = min(fitting, key=lambda s: outlook.work(s.case))
     elif _leveled(base, decisive[-1]).setup in outlook.forecasts:
-        chosen = min(known, key=lambda s: s.memory.total_bytes)
+        chosen = next(s for s in known if s.case.setup.activation_checkpointing == decisive[-1])  # what else can be done is told from there
     else:
         return None  # what needs least is not known yet
     reasons = {}
@@ -85,10 +85,16 @@ def _at_level(outlook: Outlook, base: Case, rows: Sequence[int], largest: bool) 
         assert memory is not None
         return memory
 
-    fitting = bisect_right(rows, False, key=lambda count: not outlook.has_room(need(count)))  # memory grows with the rows
+    def is_full(count: int) -> bool:
+        return not outlook.has_room(need(count))
+
+    fitting = list(rows[: bisect_right(rows, False, hi=len(rows) - 1, key=is_full)])  # memory grows with the rows ...
+    if not is_full(rows[-1]):
+        fitting.append(rows[-1])  # ... but for the whole batch at once, which holds no gradients of a micro-batch before
     if not fitting:
-        return Suggestion(replace(base, rows=rows[0]), need(rows[0]), False)
-    chosen = rows[fitting - 1] if largest else min(rows[:fitting], key=lambda count: (outlook.work(replace(base, rows=count)), -count))
+        least = min((rows[0], rows[-1]), key=lambda count: need(count).total_bytes)
+        return Suggestion(replace(base, rows=least), need(least), False)
+    chosen = fitting[-1] if largest else min(fitting, key=lambda count: (outlook.work(replace(base, rows=count)), -count))
     return Suggestion(replace(base, rows=chosen), need(chosen), True)
 
 
@@ -120,7 +126,7 @@ def _why_level(outlook: Outlook, chosen: Suggestion, known: Sequence[Suggestion]
     by_level = {s.case.setup.activation_checkpointing: s for s in known}
     if level is False:
         full = by_level.get(True)
-        slower = f", and recomputing would take {outlook.work(full.case) / outlook.work(chosen.case):.1f} times as long" if full else ""
+        slower = f", and recomputing would take {outlook.work(full.case) / outlook.work(chosen.case):.2f} times as long" if full else ""
         return f"off: all activations fit into {units.size(outlook.free)}{slower}" if outlook.free is not None else f"off{slower}"
     name = {True: "on", "offload": "activations wait in main memory"}.get(level) or f"in every {_ORDINALS.get(int(level), f'{level}th')} layer"
     if not chosen.fits:

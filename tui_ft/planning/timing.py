@@ -13,6 +13,8 @@ from tui_ft.planning.model_facts import ModelFacts
 
 FILL_TOKENS = 512
 """What starting a pass's kernels costs, as tokens: a pass of 512 leaves a GPU idle half of the time, one of 4096 a ninth."""
+CPU_FILL_TOKENS = 128
+"""The same on a CPU, whose passes need less to be busy; an assumption."""
 DEQUANTIZE_TOKENS = 215
 """What unpacking 4- or 8-bit weights costs a pass, as tokens: 42 % at 512 tokens, 11 % at 2048, 3 % at 8192."""
 OFFLOAD_FACTOR = 1.6
@@ -78,7 +80,7 @@ def _recomputed(level: bool | int | str) -> float:
 def pass_tokens(tokens: float, setup: Setup) -> float:
     """A pass of `tokens`, as the number of tokens that would take as long without what a pass costs by itself."""
     if setup.device != "cuda":
-        return tokens
+        return tokens + CPU_FILL_TOKENS
     whole = tokens + FILL_TOKENS + (DEQUANTIZE_TOKENS if setup.quantization != "none" else 0)
     return whole * (OFFLOAD_FACTOR if setup.activation_checkpointing == "offload" else 1.0)
 
