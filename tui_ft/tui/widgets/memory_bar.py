@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OURS = {
     "weights": ("W", "$primary"),
     "adapters": ("+", "$accent"),
-    "gradients": ("G", "$warning"),
+    "gradients": ("G", "$primary 60%"),
     "optimizer": ("O", "$secondary"),
     "activations": ("A", "$success"),
     "head": ("H", "$accent"),
