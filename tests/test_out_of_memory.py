@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import recorded_nvml as recorded
 import tiny_models
 import torch
 from in_process import small_recipe, state_of, train_in_process
@@ -19,7 +20,7 @@ from safetensors.numpy import load_file
 
 from tui_ft.hardware import Hardware
 from tui_ft.planning.planner import make_plan
-from tui_ft.recipe import Memory, Plan, Recipe
+from tui_ft.recipe import Gpu, Memory, Plan, Recipe
 from tui_ft.runs import checkpoints, endings, launch, store
 from tui_ft.runs.events import EventReader
 from tui_ft.runs.store import Run
@@ -137,6 +138,18 @@ def test_a_smaller_plan_forecasts_what_is_still_proven() -> None:
     assert (smaller.memory.total_bytes, smaller.memory.activations, smaller.memory.overhead) == (41, 0, 5)
     offloading = plan.model_copy(update={"micro_batch": 1, "activation_checkpointing": "offload"})
     assert endings.next_plan(offloading, {"outcome": "out-of-memory", "reason": "full"}) is None
+
+
+def test_memory_that_others_took_since_the_plan_is_told_when_an_attempt_begins(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card that is replayed; torch finds none, and trains on the processor."""
+    recorded.install(monkeypatch, recorded.RTX_WITH_A_DESKTOP)
+    card = recorded.RTX_WITH_A_DESKTOP["cards"][0]
+    for planned, told in ((card["free"] + 2**30, 1), (card["free"] + 2**27, 0)):
+        gpu = {"name": card["name"], "uuid": card["uuid"], "index": 0, "total_bytes": card["total"], "free_bytes": planned}
+        run = train_in_process(recipe(model, tmp_path, 4), plan={"gpu": Gpu.model_validate(gpu)}, stop_at=1)
+        alerts = [event for event in EventReader(run).poll() if event["type"] == "alert" and event["kind"] == "memory"]
+        assert len(alerts) == told
+    assert json.loads((run.path / "measured.json").read_text())["attempts"][0]["gpu"] == card["name"]
 
 
 PLUG_IN = """

@@ -13,15 +13,17 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Log, OptionList
 
 from tui_ft.hardware import GpuReading
+from tui_ft.recipe import Plan
 from tui_ft.runs import checkpoints
 from tui_ft.runs.store import Run
+from tui_ft.runs.summary import summarize
 from tui_ft.tui.app import TuiFtApp
 from tui_ft.tui.feed import BATCH, Feed
 from tui_ft.tui.screens.confirm import Confirm, Prompt
 from tui_ft.tui.screens.controls import learning_rate_problem
 from tui_ft.tui.screens.dashboard import DashboardScreen, wrapped
 from tui_ft.tui.screens.home import HomeScreen
-from tui_ft.tui.widgets import run_header
+from tui_ft.tui.widgets import run_facts, run_header
 from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
 from tui_ft.tui.widgets.telling import told
 
@@ -67,6 +69,21 @@ async def test_every_state_is_shown_with_its_reason_at_every_size(state: str, si
         chart = screen.query_one(LossChart)
         assert chart.badge == ("diverged at step 96" if state == "diverged" else "")
         assert ("diverged at step 96" in shown) == (state == "diverged")
+
+
+def test_the_peak_stands_beside_its_forecast() -> None:
+    run = synthetic.recorded("running", steps=20, total=100)
+    peak = summarize(run).peak_memory_bytes
+    assert peak and run_header.peak(summarize(run)) == f"memory {peak / 2**30:.1f} GiB", "nothing was forecast"
+    memory = {"total_bytes": 14 * 2**30, "overhead": 2 * 2**30}
+    gpu = {"name": "Card", "total_bytes": 2**34, "free_bytes": 2**34}
+    for tier, words in (
+        ("traced", f"{peak / 2**30:.1f} of 12.0 GiB forecast"),
+        ("lower-bound", f"{peak / 2**30:.1f} GiB, at least 12.0 GiB forecast"),
+    ):
+        run.write_plan(1, Plan.model_validate({**run.plan().model_dump(), "tier": tier, "memory": memory, "gpu": gpu}))
+        assert run_header.peak(summarize(run)) == f"memory {words}"
+        assert words in run_facts.facts(run, summarize(run), 60).plain
 
 
 async def test_all_series_and_the_log_are_there() -> None:

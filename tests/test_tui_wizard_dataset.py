@@ -13,8 +13,8 @@ from textual.widgets import Button, Select, Static
 from tui_ft.tui.app import TuiFtApp
 from tui_ft.tui.draft import Draft
 from tui_ft.tui.widgets.choice import Choice
-from tui_ft.tui.wizard.backstage import Finding
 from tui_ft.tui.wizard.columns import ColumnsScreen
+from tui_ft.tui.wizard.finding import Finding
 from tui_ft.tui.wizard.offers import Choices, Offers, local_files, question_of
 from tui_ft.tui.wizard.screen import WizardScreen
 from tui_ft.tui.wizard.step import Shown

@@ -147,7 +147,8 @@ def _recomputing(plan: Plan) -> Plan | None:
     if plan.activation_checkpointing is True or plan.activation_checkpointing == "offload":
         return None
     words = "a single row at a time ran out of memory; activation checkpointing is switched on, which is slower and gives the same numbers"
-    return _smaller(plan, words, "activation_checkpointing", {"activation_checkpointing": True})
+    setup = {**plan.setup, "activation_checkpointing": True} if plan.setup else None
+    return _smaller(plan, words, "activation_checkpointing", {"activation_checkpointing": True, "setup": setup})
 
 
 def _smaller(plan: Plan, words: str, key: str, changes: dict[str, Any]) -> Plan:

@@ -47,6 +47,10 @@ class Summary(BaseModel):
     parameters: int | None
     trainable_parameters: int | None
     queue_position: int | None = Field(None, description="From 1, while it waits in the queue.")
+    forecast_bytes: int | None = Field(
+        None, description="What `peak_memory_bytes` was forecast to be: tensors on a GPU, the whole process without one; None: not forecast."
+    )
+    forecast_tier: str = Field("lower-bound", description="How that was forecast; a lower bound says the least.")
     alerts: list[Alert] = Field(default_factory=list, description="What the present attempt warns of, the newest of each kind.")
 
     @property
@@ -86,8 +90,19 @@ def summarize(run: Run) -> Summary:
         parameters=plan.get("parameters"),
         trainable_parameters=plan.get("trainable_parameters"),
         queue_position=queue_place(run).get("position") if state == "queued" else None,
+        forecast_bytes=_forecast(plan),
+        forecast_tier=str(plan.get("tier", "lower-bound")),
         alerts=progress.alerts,
     )
+
+
+def _forecast(plan: dict[str, Any]) -> int | None:
+    """From a plan as it lies on the disk, which may be an older version's, or somebody's."""
+    memory = plan.get("memory")
+    total, overhead = (memory.get("total_bytes"), memory.get("overhead", 0)) if isinstance(memory, dict) else (None, None)
+    if not isinstance(total, int) or not isinstance(overhead, int):
+        return None
+    return (total - overhead if plan.get("gpu") else total) or None
 
 
 def _adapter(run: Run) -> bool:

@@ -58,7 +58,7 @@ class Measured:
 
     def _entry(self, outcome: str, cause: str) -> dict[str, Any]:
         plan, recipe = self.run.plan(self.attempt), self.run.recipe()
-        memory, told = plan.memory, plan.model_dump(mode="json")
+        memory, longest = plan.memory, recipe.prompt.max_length if plan.packing else plan.longest
         seconds = sum(seconds for seconds, _ in self._times)
         return {
             "attempt": self.attempt,
@@ -72,14 +72,14 @@ class Measured:
             "predicted_seconds_per_step": plan.seconds / plan.steps if plan.seconds and plan.steps else None,
             "seconds_per_step": median(seconds for seconds, _ in self._times) if self._times else None,
             "tokens_per_second": sum(tokens for _, tokens in self._times) / seconds if seconds else None,
-            "flops_per_token": told.get("flops_per_token"),
+            "flops_per_token": plan.flops_per_token,
             "rows": plan.micro_batch,
-            "length": plan.longest or recipe.prompt.max_length,
+            "length": longest or recipe.prompt.max_length,
             "largest_rows": self._rows or None,
             "largest_length": self._length or None,
-            "rank": recipe.method.r if recipe.method.kind == "lora" else 0,
+            "rank": recipe.method.r if recipe.method.kind == "lora" else None,
             "packed": plan.packing,
-            "setup": told.get("setup"),
+            "setup": plan.setup,
             "model": recipe.model.name,
             "steps": self._steps,
         }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
@@ -10,66 +13,102 @@ from textual.widgets import Static
 from tui_ft import units
 from tui_ft.recipe import Plan
 from tui_ft.tui.text import MUTED, content, line
-from tui_ft.tui.wizard.backstage import Finding
+from tui_ft.tui.widgets import memory_bar
+from tui_ft.tui.widgets.memory_bar import MemoryBar, MemoryView
+from tui_ft.tui.wizard.finding import Finding
 
-_PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "head", "overhead")
-_BAR = 12
+if TYPE_CHECKING:
+    from tui_ft.hardware import Hardware
+
+LINE_CELLS = 16
+"""Of the bar in the one line that stands for the plan where there is no room beside."""
 _YES_NO = {"True": "yes", "False": "no"}
-_TIERS = {
-    "lower-bound": "activations come on top",
-    "estimate": "estimated",
-    "traced": "traced on this model",
-    "measured": "measured",
-}
 
 
-def plan_line(found: Finding[Plan], problems: int, busy: bool) -> Content:
+@dataclass(frozen=True)
+class Known:
+    """What is shown of the plan: the plan itself, and what was found out around it."""
+
+    found: Finding[Plan]
+    memory: MemoryView | None
+    machine: Hardware | None
+    problems: int = 0
+    """Fields that hold nothing usable."""
+    looking: bool = False
+    """The model is being looked at."""
+    trouble: str = ""
+    """Why the model or its memory cannot be told of."""
+    disk_free: int | None = None
+    moved: str = ""
+    """That the free memory has changed since the last plan."""
+
+
+def plan_line(known: Known) -> Content:
     """The plan in one line, for where there is no room beside."""
-    if problems:
-        return Content.styled(f"Plan: waits for {problems} field{'s' if problems > 1 else ''} to be mended", "$text-error")
+    found, plan = known.found, known.found.value
+    if known.problems:
+        return Content.styled(f"Plan: waits for {_fields(known.problems)} to be mended", "$text-error")
     if found.error:
         return Content.assemble(("Plan: ", MUTED), line(found.error, style="$text-error"))
-    plan = found.value
     if plan is None:
         return Content.styled("Plan: …", MUTED)
-    least = "≥ " if plan.tier == "lower-bound" else ""
-    known = (
-        [f"{least}{units.size(plan.memory.total_bytes)}"]
-        if plan.memory.total_bytes
-        else ["model not looked at yet" if not busy else "looking at the model"]
-    )
-    known.append(f"batch {plan.micro_batch} × {plan.accumulation}")
-    known += [f"{plan.steps} steps"] if plan.steps else []
-    known += [f"{units.size(plan.disk_bytes)} disk"] if plan.disk_bytes else []
-    fit = {True: ("  fits", "$text-success"), False: ("  does not fit", "$text-error bold"), None: ("", "")}[plan.fits]
+    facts = [f"batch {plan.micro_batch} × {plan.accumulation}"]
+    facts += [f"{plan.steps} steps"] if plan.steps else []
+    facts += [units.duration(plan.seconds)] if plan.seconds else []
+    facts += [f"{units.size(plan.disk_bytes)} disk"] if plan.disk_bytes else []
     warned = (f"  ! {len(plan.warnings)}", "$text-warning") if plan.warnings else ""
-    return Content.assemble(("Plan: ", MUTED), " · ".join(known), fit, warned)
+    return Content.assemble(("Plan ", MUTED), _memory_line(known), (" · ", MUTED), " · ".join(facts), warned)
 
 
-def plan_content(found: Finding[Plan], problems: int, facts_note: str = "") -> Content:
-    """The whole plan, a value a line."""
-    plan = found.value
+def _memory_line(known: Known) -> Content:
+    shown = known.memory
+    if shown is None or not shown.plan.memory.total_bytes:
+        return Content("looking at the model" if known.looking else "model not looked at yet")
+    plan, made = shown.plan, memory_bar.layout(shown.plan, known.machine)
+    least = "≥ " if plan.tier == "lower-bound" else ""
+    need, free = units.size(made.need), units.size(made.free)
+    number, _, unit = need.partition(" ")
+    sizes = f" {least}{number if free.endswith(f' {unit}') else need} of {free}"
+    if shown.faded:
+        return Content.assemble(memory_bar.bar(made, LINE_CELLS, True), (sizes, memory_bar.FADED), ("  estimating", "$text-warning"))
+    fit = {True: ("  fits", "$text-success"), False: ("  does not fit", "$text-error bold"), None: ("", "")}[plan.fits]
+    tier = "" if plan.tier == "lower-bound" else f" {memory_bar.SHORT_TIERS[plan.tier]}"
+    return Content.assemble(memory_bar.bar(made, LINE_CELLS), sizes, (tier, MUTED), fit)
+
+
+def plan_head(known: Known) -> Content:
+    """What stands above the memory: what is wrong, and that there is no memory to show yet."""
     parts: list[Content] = []
-    if problems:
-        parts.append(
-            Content.styled(
-                f"{problems} field{'s' if problems > 1 else ''} to be mended first;\nthis is the plan with the last good values.\n", "$text-warning"
-            )
-        )
-    if found.error:
-        parts.append(content(f"✗ {found.error}", "$text-error"))
-        if found.hint:
-            parts.append(content(f"→ {found.hint}", MUTED))
-        return Content("\n").join(parts)
-    if plan is None:
-        return Content("\n").join([*parts, Content.styled("not made yet", MUTED)])
-    parts += [*_memory(plan, facts_note), Content(""), *_values(plan)]
+    if known.problems:
+        parts.append(Content.styled(f"{_fields(known.problems)} to be mended first;\nthis is the plan with the last good values.\n", "$text-warning"))
+    if known.found.error:
+        parts.append(content(f"✗ {known.found.error}", "$text-error"))
+        parts += [content(f"→ {known.found.hint}", MUTED)] if known.found.hint else []
+    elif known.found.value is None:
+        parts.append(Content.styled("not made yet", MUTED))
+    elif known.memory is None or not known.memory.plan.memory.total_bytes:
+        parts += [Content.styled("Memory", "bold"), content(known.trouble or "The model has not been looked at yet.", MUTED)]
+    elif known.trouble:
+        parts.append(content(f"! {known.trouble}", "$text-warning"))
+    return Content("\n").join(parts)
+
+
+def plan_content(known: Known) -> Content:
+    """The plan below its memory, a value a line; empty without a plan."""
+    plan = known.found.value
+    if plan is None or known.found.error:
+        return Content("")
+    parts = [content(f"! {known.moved}", "$text-warning")] if known.moved else []
+    parts += [Content(""), *_values(plan, known.disk_free)]
     if plan.warnings:
         parts += [
             Content(""),
             Content.styled("Warnings", "bold $text-warning"),
             *(content(f"! {warning}", "$text-warning") for warning in plan.warnings),
         ]
+    if plan.options:
+        parts += [Content(""), Content.styled("Other settings", "bold")]
+        parts += [content(f"{'→' if option.remedy else '·'} {option.text}", "" if option.remedy else MUTED) for option in plan.options]
     reasons = {key: reason for key, reason in plan.reasons.items() if reason != "set in the recipe"}
     if reasons:
         parts += [Content(""), Content.styled("Why", "bold")]
@@ -77,48 +116,33 @@ def plan_content(found: Finding[Plan], problems: int, facts_note: str = "") -> C
     return Content("\n").join(parts)
 
 
-def _memory(plan: Plan, facts_note: str) -> list[Content]:
-    where = f"GPU {plan.gpu.index}" if plan.gpu else "main memory"
-    head = Content.assemble(("Memory", "bold"), (f"  on {where}", MUTED))
-    if not plan.memory.total_bytes:
-        return [head, content(facts_note or "The model has not been looked at yet.", MUTED)]
-    whole = max(plan.memory.total_bytes, plan.gpu.free_bytes if plan.gpu else 0)
-    rows = [head, Content.styled(f"{plan.tier}: {_TIERS[plan.tier]}", MUTED)]
-    for name in _PARTS:
-        value = getattr(plan.memory, name)
-        if value:
-            rows.append(_bar(name, value, whole, "$primary"))
-    colour = "$error" if plan.fits is False else "$success" if plan.fits else "$secondary"
-    rows.append(_bar("total", plan.memory.total_bytes, whole, colour, "bold"))
-    if plan.gpu:
-        verdict = {True: "fits", False: "does not fit", None: "not known whether it fits"}[plan.fits]
-        rows.append(
-            Content.assemble(line(f"{units.size(plan.gpu.free_bytes)} free of {units.size(plan.gpu.total_bytes)}: "), (verdict, f"bold {colour}"))
-        )
-    return rows
+def _fields(count: int) -> str:
+    return f"{count} field{'s' if count > 1 else ''}"
 
 
-def _bar(name: str, value: int, whole: int, colour: str, style: str = "") -> Content:
-    cells = min(_BAR, max(1, round(_BAR * value / whole)))
-    return Content.assemble(
-        (f"{name:<12}", style or MUTED), ("█" * cells, colour), ("░" * (_BAR - cells), "$foreground 15%"), (f"{units.size(value):>11}", style)
-    )
-
-
-def _values(plan: Plan) -> list[Content]:
+def _values(plan: Plan, disk_free: int | None) -> list[Content]:
     rows = {
         "batch": f"{plan.micro_batch} × {plan.accumulation} = {plan.effective_batch}",
         "steps": f"{plan.steps:,}" if plan.steps else "after counting the rows",
+        **({"tokens": f"{units.count(plan.tokens_per_step)} a step"} if plan.tokens_per_step else {}),
         "precision": plan.precision,
         "optimizer": plan.optimizer,
         "packing": _YES_NO[str(plan.packing)],
         "attention": plan.attention,
         "recompute": _YES_NO.get(str(plan.activation_checkpointing), f"{plan.activation_checkpointing}"),
-        "time": units.duration(plan.seconds) or "not known yet",
-        "disk": units.size(plan.disk_bytes),
+        "time": _time(plan),
+        "disk": units.size(plan.disk_bytes) + (f" of {units.size(disk_free)} free" if plan.disk_bytes and disk_free is not None else ""),
         "trained": _trained(plan),
     }
     return [Content.assemble((f"{name:<12}", MUTED), line(value)) for name, value in rows.items()]
+
+
+def _time(plan: Plan) -> str:
+    """`1 h 10 min (50 min to 1 h 40 min)`."""
+    if plan.seconds is None:
+        return "not known yet"
+    likely = f" ({units.duration(plan.seconds_range[0])} to {units.duration(plan.seconds_range[1])})" if plan.seconds_range else ""
+    return units.duration(plan.seconds) + likely
 
 
 def _trained(plan: Plan) -> str:
@@ -135,7 +159,13 @@ class PlanPanel(VerticalScroll, can_focus=False):
     """
 
     def compose(self) -> ComposeResult:
-        yield Static("", id="plan-text")
+        yield Static("", id="plan-head", markup=False)
+        yield MemoryBar(id="plan-memory")
+        yield Static("", id="plan-text", markup=False)
 
-    def show(self, shown: Content) -> None:
-        self.query_one("#plan-text", Static).update(shown)
+    def show(self, known: Known) -> None:
+        head = plan_head(known)
+        self.query_one("#plan-head", Static).update(head)
+        self.query_one("#plan-head", Static).display = bool(head.plain)
+        self.query_one(MemoryBar).show(None if known.found.error else known.memory, known.machine)
+        self.query_one("#plan-text", Static).update(plan_content(known))

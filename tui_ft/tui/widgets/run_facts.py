@@ -8,9 +8,11 @@ from textual.content import Content
 
 from tui_ft import units
 from tui_ft.errors import TuiFtError
+from tui_ft.runs import endings
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import Summary
 from tui_ft.tui.text import line
+from tui_ft.tui.widgets import run_header
 
 
 def facts(run: Run, summary: Summary, width: int) -> Content:
@@ -26,12 +28,15 @@ def facts(run: Run, summary: Summary, width: int) -> Content:
             ("method", kind + (f" on {method.quantization}" if method.quantization != "none" else "")),
         ]
         plan = run.plan()
-        rows.append(("batch", f"{plan.effective_batch} = {plan.micro_batch} × {plan.accumulation} · {plan.precision}"))
+        halved = " (less memory)" if endings.REASON in plan.reasons else ""
+        rows.append(("batch", f"{plan.effective_batch} = {plan.micro_batch} × {plan.accumulation} · {plan.precision}{halved}"))
     except TuiFtError:
         pass
     if summary.trainable_parameters and summary.parameters:
         share = summary.trainable_parameters / summary.parameters
         rows.append(("trained", f"{units.count(summary.trainable_parameters)} of {units.count(summary.parameters)} ({share:.2%})"))
+    if summary.peak_memory_bytes:
+        rows.append(("memory", run_header.peak(summary).removeprefix("memory ")))
     losses = [f"{value:.4g}" for value in (summary.first_loss, summary.last_loss) if value is not None]
     if losses:
         rows.append(("loss", " → ".join(losses)))

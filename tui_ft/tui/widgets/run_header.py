@@ -63,8 +63,20 @@ def notice(summary: Summary, alert: str, asked: str, width: int) -> Content:
         facts.append(f"loss {summary.first_loss:.4g} → {summary.last_loss:.4g}")
     facts += [f"best validation {summary.best_eval_loss:.4g}"] if summary.best_eval_loss is not None else []
     facts += [f"{units.count(summary.tokens)} tokens"] if summary.tokens else []
-    facts += [f"peak {units.size(summary.peak_memory_bytes)}"] if summary.peak_memory_bytes else []
+    facts += [peak(summary)] if summary.peak_memory_bytes else []
     return line(" · ".join(facts), width, "$foreground 65%")
+
+
+def peak(summary: Summary) -> str:
+    """The most memory that was held, beside what was forecast: `memory 9.1 of 10.4 GiB forecast`."""
+    measured, forecast = units.size(summary.peak_memory_bytes), summary.forecast_bytes
+    if not forecast:
+        return f"memory {measured}"
+    if summary.forecast_tier == "lower-bound":
+        return f"memory {measured}, at least {units.size(forecast)} forecast"
+    number, _, unit = measured.partition(" ")
+    shown = units.size(forecast)
+    return f"memory {number if shown.endswith(f' {unit}') else measured} of {shown} forecast"
 
 
 def gpu(reading: GpuReading) -> str:

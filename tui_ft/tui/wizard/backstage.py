@@ -9,16 +9,16 @@ import asyncio
 import json
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from tui_ft import demo
 from tui_ft.errors import ConfigError, TuiFtError
-from tui_ft.pace import Pace
 from tui_ft.recipe import Plan, Recipe
-from tui_ft.text import one_line
 from tui_ft.tui import child
+from tui_ft.tui.widgets.memory_bar import MemoryView
+from tui_ft.tui.wizard.finding import Finding
+from tui_ft.tui.wizard.forecasting import Forecasting
 from tui_ft.tui.wizard.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -29,57 +29,8 @@ if TYPE_CHECKING:
     from tui_ft.planning.data_facts import DataFacts
     from tui_ft.planning.model_facts import ModelFacts
 
-T = TypeVar("T")
 SAMPLES = 3
 """Rows and samples in the answer itself; those to walk through are on the shelf."""
-_STAGES = {
-    "read": ("reading", "rows"),
-    "languages": ("telling languages", "texts"),
-    "tokenize": ("tokenizing", "samples"),
-    "write": ("writing", "samples"),
-}
-
-
-@dataclass
-class Work:
-    """What a child is doing now, as it tells."""
-
-    stage: str = ""
-    pace: Pace = field(default_factory=Pace)
-
-    def report(self, stage: str, done: int, total: int | None) -> None:
-        if stage != self.stage:
-            self.stage, self.pace = stage, Pace()
-        self.pace.update(done, total)
-
-    def text(self) -> str:
-        """`tokenizing 45 % · 8.1k samples/s · 2 min left`; empty before the first word."""
-        doing, unit = _STAGES.get(self.stage, (one_line(self.stage, 30), ""))
-        return f"{doing} {self.pace.text(unit)}" if doing else ""
-
-
-@dataclass
-class Finding(Generic[T]):
-    """Something that is looked up: the newest value, whether a newer one is on its way, or why there is none."""
-
-    value: T | None = None
-    busy: bool = False
-    error: str = ""
-    hint: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
-    """What came with the error: the choices there are, the columns seen. Foreign text."""
-    key: str = ""
-    """What it was asked for, so that the same is not asked twice."""
-    stopped: bool = False
-    """The person ended it: it is not asked for again by itself."""
-    work: Work = field(default_factory=Work)
-
-    def expect(self, key: str) -> None:
-        """From now on it is on its way, for all who look."""
-        self.busy, self.key, self.stopped, self.work = True, key, False, Work()
-
-    def stop(self) -> None:
-        self.busy, self.stopped = False, True
 
 
 class Backstage:
@@ -91,13 +42,20 @@ class Backstage:
         """The preview of all rows, where the first answer was of the first ones only; once known it is the preview as well."""
         self.facts: Finding[ModelFacts] = Finding()
         self.plan: Finding[Plan] = Finding()
+        self.forecasting = Forecasting()
         self.hardware: Hardware | None = None
+        self.disk_free: int | None = None
+        """Bytes, where the runs are written."""
+        self.moved = ""
+        """That the free memory of the plan's GPU is not what it was at the plan before, in words."""
         self.checked: list[findings.Finding] = []
         """What the newest preflight said besides the data's own findings."""
         self.sample_at = 0
         """The sample that is looked at, by its place on the shelf."""
         self.shelf_file: Path | None = None
         """Where the samples of `preview.value` stand, as its `shelf` lists them."""
+        self._free: dict[str, int] = {}
+        """By uuid, the free memory of each GPU that was last told of."""
         self._shelf = Shelf()
         self._counting = ""
         """The `table_key` of what `exact` was asked for."""
@@ -199,19 +157,37 @@ class Backstage:
 
     def make_plan(self, recipe: Recipe) -> None:
         """A few milliseconds; the machine is read once more at each plan, since others use it too."""
-        from tui_ft import hardware
-        from tui_ft.planning import planner
+        from tui_ft import hardware, home
 
-        self.hardware = hardware.read()
+        self.read_machine(hardware.read())
+        self.disk_free = hardware.free_disk(home.runs_folder())
         facts = self.facts.value if self.facts.key == self.facts_key(recipe) else None
-        data = self.data_facts(recipe)
+        assert self.hardware is not None
         try:
-            self.plan.value = planner.make_plan(recipe, facts=facts, hardware=self.hardware, rows=data.rows if data else None)
+            self.plan.value = self.forecasting.plan(recipe, facts, self.hardware, self.data_facts(recipe))
             self.plan.error = self.plan.hint = ""
         except ConfigError as error:
             self.plan.error, self.plan.hint = "; ".join(f"{problem.where}: {problem.message}" for problem in error.problems), error.problems[0].hint
         except TuiFtError as error:
             self.plan.error, self.plan.hint = error.message, error.hint
+
+    def read_machine(self, now: Hardware) -> bool:
+        """Take in a reading; whether the free memory of a GPU has moved since it was last told of, which `moved` then does."""
+        from tui_ft import units
+        from tui_ft.hardware import MOVED_BYTES
+
+        told = []
+        for gpu in now.gpus:
+            before = self._free.setdefault(gpu.uuid, gpu.free_bytes)
+            if abs(gpu.free_bytes - before) > MOVED_BYTES:
+                told.append(f"GPU {gpu.index}: {units.size(gpu.free_bytes)} free now, {units.size(before)} before")
+                self._free[gpu.uuid] = gpu.free_bytes
+        self.hardware, self.moved = now, "; ".join(told) or self.moved
+        return bool(told)
+
+    def memory_shown(self) -> MemoryView | None:
+        """What the panel shows of the plan's memory."""
+        return self.forecasting.shown(self.plan.value)
 
     def data_facts(self, recipe: Recipe) -> DataFacts | None:
         """What the preview found; None unless it is of this very recipe."""

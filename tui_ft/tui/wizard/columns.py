@@ -21,7 +21,7 @@ from tui_ft.tui import child
 from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.choice import Choice
 from tui_ft.tui.widgets.token_view import CLOSE, OPEN
-from tui_ft.tui.wizard.backstage import Finding
+from tui_ft.tui.wizard.finding import Finding
 
 Mapping = tuple[str, dict[str, str]]
 """A format, and the column of each part."""

@@ -12,8 +12,9 @@ from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.widgets.length_chart import LengthChart
 from tui_ft.tui.widgets.stepper import State
 from tui_ft.tui.widgets.token_view import TokenView
-from tui_ft.tui.wizard.backstage import Backstage, Work
+from tui_ft.tui.wizard.backstage import Backstage
 from tui_ft.tui.wizard.dataset import DatasetStep, known_columns
+from tui_ft.tui.wizard.finding import Work
 from tui_ft.tui.wizard.model import ModelStep
 from tui_ft.tui.wizard.prompt import PromptStep
 from tui_ft.tui.wizard.review import ReviewStep

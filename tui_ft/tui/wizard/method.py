@@ -8,6 +8,7 @@ from textual.widgets import Static
 
 from tui_ft import units
 from tui_ft.tui.text import MUTED, content, line
+from tui_ft.tui.wizard.alternatives import Alternatives
 from tui_ft.tui.wizard.step import Step, waiting
 
 
@@ -27,6 +28,7 @@ class MethodStep(Step):
         yield self.field("method.dropout")
         yield self.field("method.targets", "all-linear, or names such as q_proj, v_proj")
         yield Static("", id="method-found", classes="found", markup=False)
+        yield Alternatives()
 
     def irrelevant(self) -> set[str]:
         kind = self.draft.value("method.kind")
@@ -66,5 +68,5 @@ class MethodStep(Step):
                 (f"{plan.trainable_parameters:,}", "bold"),
                 f" of {plan.parameters:,} ({share})",
             ),
-            content(f"memory for them, at least  {units.size(plan.memory.adapters + plan.memory.gradients + plan.memory.optimizer)}", MUTED),
+            content(f"memory for them  {units.size(plan.memory.adapters + plan.memory.gradients + plan.memory.optimizer)}", MUTED),
         ]

@@ -21,7 +21,7 @@ from tui_ft.text import one_line, visible
 from tui_ft.tui import hub
 from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.options import Options
-from tui_ft.tui.wizard.backstage import Finding
+from tui_ft.tui.wizard.finding import Finding
 
 if TYPE_CHECKING:
     from tui_ft.data.preview import Preview

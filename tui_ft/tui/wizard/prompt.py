@@ -72,6 +72,7 @@ class PromptStep(Step):
         self.wizard.touched = True
         self.refresh_fields()
         self.show_lengths()
+        self.wizard.plan_at_once()
         self.wizard.refresh_soon()
 
     def next_panel(self) -> None:

@@ -17,6 +17,7 @@ from tui_ft import home
 from tui_ft.errors import ConfigError, Problem, TuiFtError
 from tui_ft.recipe import Recipe, files, presets
 from tui_ft.tui.text import MUTED, content, line
+from tui_ft.tui.wizard.alternatives import Alternatives
 from tui_ft.tui.wizard.step import COLOURS, SIGNS, Shown, Step
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class ReviewStep(Step):
     def compose(self) -> ComposeResult:
         yield self.field("name")
         yield Static("", id="review-command", classes="found", markup=False)
+        yield Alternatives()
         yield Shown("Checks", "review-findings")
         yield Shown("Recipe", "review-yaml")
         with Horizontal(classes="buttons"):

@@ -15,7 +15,7 @@ from tui_ft.tui import keys
 from tui_ft.tui.draft import Draft
 from tui_ft.tui.text import content
 from tui_ft.tui.widgets.field import Field
-from tui_ft.tui.widgets.plan_panel import PlanPanel, plan_content, plan_line
+from tui_ft.tui.widgets.plan_panel import Known, PlanPanel, plan_line
 from tui_ft.tui.widgets.stepper import Stepper
 from tui_ft.tui.wizard.beginning import Beginning
 from tui_ft.tui.wizard.dataset import DatasetStep
@@ -146,18 +146,37 @@ class WizardScreen(Walking, Beginning, Starting):
 
     def show(self) -> None:
         """Everything that follows from the draft and the findings."""
-        if not self.is_mounted:
+        if not self.is_mounted or not self.query(Stepper):  # not yet, or not any more
             return
         with self.app.batch_update():
-            problems, backstage = len(self.draft.problems), self.backstage
             self.show_steps()
-            self.query_one("#plan-line", Static).update(plan_line(backstage.plan, problems, backstage.facts.busy))
-            self.query_one("#plan-panel", PlanPanel).show(plan_content(backstage.plan, problems, backstage.facts.error))
+            self.show_plan()
             self.show_work()
             for step in self.query(Step):
                 if step.ready:
                     step.show()
         self.refresh_keys()
+
+    def show_plan(self) -> None:
+        known = self._known()
+        self.query_one("#plan-line", Static).update(plan_line(known))
+        self.query_one("#plan-panel", PlanPanel).show(known)
+        for step in self.query(Step):
+            if step.ready:
+                step.show_alternatives()
+
+    def _known(self) -> Known:
+        found = self.backstage
+        return Known(
+            found.plan,
+            found.memory_shown(),
+            found.hardware,
+            problems=len(self.draft.problems),
+            looking=found.facts.busy,
+            trouble=found.facts.error or found.forecasting.found.error,
+            disk_free=found.disk_free,
+            moved=found.moved,
+        )
 
     def show_steps(self) -> None:
         states = [step_state(step, self.draft, self.backstage, index in self._seen) for index, step in enumerate(STEPS)]

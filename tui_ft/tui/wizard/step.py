@@ -15,7 +15,9 @@ from tui_ft.tui import keys
 from tui_ft.tui.draft import REQUIRED, Draft
 from tui_ft.tui.text import MUTED, content
 from tui_ft.tui.widgets.field import Field
-from tui_ft.tui.wizard.backstage import Backstage, Finding
+from tui_ft.tui.wizard.alternatives import Alternatives
+from tui_ft.tui.wizard.backstage import Backstage
+from tui_ft.tui.wizard.finding import Finding
 
 if TYPE_CHECKING:
     from tui_ft.data.preview import Preview
@@ -77,6 +79,13 @@ class Step(VerticalScroll, can_focus=False):
         self.ready = True
         self.refresh_fields()
         self.show()
+        self.show_alternatives()
+
+    def show_alternatives(self) -> None:
+        """In the steps that offer them."""
+        plan = self.backstage.plan.value
+        for listed in self.query(Alternatives):
+            listed.show(plan.options if plan and not self.backstage.plan.error else [], self.wizard.taken)
 
     def refresh_fields(self) -> None:
         """Texts, problems and relevance of all fields, from the draft."""
@@ -115,6 +124,13 @@ class Step(VerticalScroll, can_focus=False):
             self.wizard.touched = True
             if event.field.key not in self.draft.problems:
                 event.field.complain("")
+                self.wizard.plan_at_once()
+
+    @on(Alternatives.Chosen)
+    def _alternative(self, event: Alternatives.Chosen) -> None:
+        event.stop()
+        self.wizard.take(event.option)
+        self.refresh_fields()
 
     @on(Field.Committed)
     def _committed(self, event: Field.Committed) -> None:

@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from tui_ft import units
 from tui_ft.tui.text import MUTED, content, line
+from tui_ft.tui.wizard.alternatives import Alternatives
 from tui_ft.tui.wizard.step import Step
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class TrainingStep(Step):
                 yield self.field(key, _EMPTY.get(key, ""))
             if title == "Batch":
                 yield Static("", id="training-batch", classes="found", markup=False)
+                yield Alternatives()
             if title == "Machine":
                 yield Static("", id="training-gpus", classes="found", markup=False)
 
