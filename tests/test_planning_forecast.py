@@ -199,7 +199,7 @@ def test_the_time_follows_the_tokens_and_says_how_sure_it_is() -> None:
     assert made.seconds and made.seconds_range and made.seconds_range[0] < made.seconds < made.seconds_range[1]
     # 4 × 8 G forward and backward, a little attention, a third more where it recomputes; 30 % of 16896 × 1.98 GHz × 2 × 16
     per_token = made.seconds * 0.3 * 16896 * 1.98e9 * 32 / (120 * 8000)
-    assert 4 * 7.5e9 < per_token < 7 * 8e9 and "30%" in made.reasons["seconds"]
+    assert 4 * 7.5e9 < per_token < 7 * 8e9 and "30 %" in made.reasons["seconds"]
     assert plan(60, data, train__epochs=4).seconds == pytest.approx(2 * made.seconds)
     unknown = make_plan(recipe(), facts=FACTS, hardware=machine(60, cores=None), data=data)
     assert unknown.seconds is None and "how fast this device is" in unknown.reasons["seconds"]

@@ -69,7 +69,7 @@ def test_the_history_shows_each_error_and_their_mean_and_worst(capsys: pytest.Ca
     assert told["errors"]["memory"] == {"mean": pytest.approx(0.015), "worst": pytest.approx(-0.02)}
     assert main(["plan", "--history"]) == 0
     said = capsys.readouterr().out
-    assert "-2.0%" in said and "memory: mean error 1.5%, worst -2.0%" in said and "Card" in said
+    assert "-2.0 %" in said and "memory: mean error 1.5 %, worst -2.0 %" in said and "Card" in said
     assert main(["plan", "--history", "demo", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["attempts"] == [], "with a recipe, those of its model"
 

@@ -190,7 +190,7 @@ def _print_memory(made: Plan) -> None:
         output.say(f"  memory: {made.reasons.get('memory', 'not known')}")
         return
     free = made.gpu.free_bytes if made.gpu else None
-    share = f", {memory.total_bytes / free:.0%} of the {units.size(free)} that may be used" if free else ""
+    share = f", {100 * memory.total_bytes / free:.0f} % of the {units.size(free)} that may be used" if free else ""
     verdict = {True: ": fits", False: ": does not fit", None: ""}[made.fits]
     at_least = "at least " if made.tier == "lower-bound" else ""
     output.say(f"  memory: {at_least}{units.size(memory.total_bytes)}{share}{verdict}")
@@ -242,7 +242,7 @@ def _history(recipe: Recipe | None, as_json: bool) -> int:
     output.table([_cells(row) for row in rows], head)
     for name, error in errors.items():
         if error is not None:
-            output.say(f"{name}: mean error {error[0]:.1%}, worst {error[1]:+.1%}")
+            output.say(f"{name}: mean error {100 * error[0]:.1f} %, worst {_percent(error[1])}")
     return 0
 
 
@@ -254,7 +254,7 @@ def _cells(row: Measured) -> tuple[object, ...]:
 
 
 def _percent(error: float | None) -> str:
-    return "–" if error is None else f"{error:+.1%}"
+    return "–" if error is None else f"{100 * error:+.1f} %"
 
 
 def _mean_and_worst(error: tuple[float, float] | None) -> dict[str, float] | None:

@@ -55,7 +55,7 @@ def cached(model: Model, setup: Setup, gpu: str = "") -> Fit | None:
 
 
 def estimated(facts: ModelFacts, setup: Setup) -> Fit | None:
-    """A forecast from coefficients that are shipped with the program, where they know the architecture."""
+    """A forecast from coefficients that are shipped with the program; none are yet."""
     return None
 
 

@@ -122,7 +122,7 @@ def _slower(ratio: float) -> str:
     if 1 - ALIKE <= ratio <= 1 + ALIKE:
         return "as fast"
     if 1 / 1.1 < ratio < 1.1:
-        return f"{ratio - 1:.0%} slower" if ratio > 1 else f"{1 / ratio - 1:.0%} faster"
+        return f"{100 * (ratio - 1):.0f} % slower" if ratio > 1 else f"{100 * (1 / ratio - 1):.0f} % faster"
     return f"{ratio:.1f}× slower" if ratio > 1 else f"{1 / ratio:.1f}× faster"
 
 

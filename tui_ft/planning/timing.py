@@ -21,8 +21,8 @@ OFFLOAD_FACTOR = 1.6
 """What moving activations to main memory and back costs; an assumption that no GPU has settled yet."""
 GPU_FACTOR = 0.3
 """The share of a GPU's peak that a training reaches, until a run on it has been measured: the best published is 0.41 (Llama 3.1 8B, LoRA)."""
-CPU_FACTOR = 0.5
-"""The same of a CPU's timed matrix product."""
+TIMED_FACTOR = 0.4
+"""The same of a large matrix product as it was timed on the device; the demo's small matrices reach 0.33 of it on a CPU."""
 UNMEASURED_RANGE = (0.5, 2.5)
 """Of the seconds, with a factor that nothing has measured."""
 LEAST_SPREAD = 0.15
@@ -114,7 +114,7 @@ def rate(gpu: GpuReading | None, setup: Setup, timed: float | None, history: His
     """How fast this device trains what costs `work_per_token` FLOPs a real token; None where nothing tells.
 
     Args:
-        timed: FLOPs a second of a matrix product on this CPU, as a trace timed it.
+        timed: FLOPs a second of a matrix product on this device, as a trace or a measurement timed it; None where none did.
     """
     speeds = history.speeds(gpu.name if gpu else None, setup.precision, work_per_token)
     if speeds:
@@ -122,14 +122,12 @@ def rate(gpu: GpuReading | None, setup: Setup, timed: float | None, history: His
         spread = max(LEAST_SPREAD if len(speeds) > 2 else 2 * LEAST_SPREAD, max(speeds) / middle - 1, middle / min(speeds) - 1)
         runs = f"{len(speeds)} earlier attempt{'s' if len(speeds) > 1 else ''} on {gpu.name if gpu else 'this CPU'}"
         return Rate(middle, 1 / (1 + spread), 1 + spread, f"at the {units.count(middle)}FLOP/s that {runs} reached")
-    if gpu is None:
-        if not timed:
-            return None
+    if timed:
         reached = f"the {units.count(timed)}FLOP/s that a matrix product reached here"
-        words = f"at {CPU_FACTOR:.0%} of {reached}, a cautious guess until a run has been measured"
-        return Rate(CPU_FACTOR * timed, *UNMEASURED_RANGE, words)
-    most = peak(gpu, setup.precision)
+        words = f"at {100 * TIMED_FACTOR:.0f} % of {reached}, a cautious guess until a run has been measured"
+        return Rate(TIMED_FACTOR * timed, *UNMEASURED_RANGE, words)
+    most = peak(gpu, setup.precision) if gpu else None
     if most is None:
         return None
-    words = f"at {GPU_FACTOR:.0%} of its peak of {units.count(most)}FLOP/s, a cautious guess until a run on it has been measured"
+    words = f"at {100 * GPU_FACTOR:.0f} % of its peak of {units.count(most)}FLOP/s, a cautious guess until a run on it has been measured"
     return Rate(GPU_FACTOR * most, *UNMEASURED_RANGE, words)
