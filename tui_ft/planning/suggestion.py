@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from tui_ft import units
 from tui_ft.planning.outlook import Case, Outlook
@@ -80,6 +81,7 @@ def _at_level(outlook: Outlook, base: Case, rows: Sequence[int], largest: bool) 
     if base.setup not in outlook.forecasts:
         return None
 
+    @cache
     def need(count: int) -> Memory:
         memory = outlook.memory(replace(base, rows=count))
         assert memory is not None
