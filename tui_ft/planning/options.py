@@ -167,6 +167,8 @@ def _of_setup(recipe: Recipe, case: Case) -> Iterator[Change]:
     lora = setup.model_copy(update={"kind": "lora", "layers": None, "dropout": recipe.method.dropout > 0})
     settings = {"method.kind": "lora", "method.layers": None, "method.variant": "lora", "method.targets": "all-linear", "method.r": _USUAL.r}
     yield Change("kind", settings, f"as LoRA of rank {_USUAL.r}", replace(case, setup=lora, rank=_USUAL.r))
+    if setup.device != "cuda":
+        return
     packed = lora.model_copy(update={"quantization": "nf4"})
     words = f"as LoRA of rank {_USUAL.r} on 4-bit weights (NF4)"
     yield Change("kind", {**settings, "method.quantization": "nf4"}, words, replace(case, setup=packed, rank=_USUAL.r))

@@ -80,7 +80,7 @@ def setups_wanted(
     wanted = [_at(case.setup, level) for level in sorted(levels, key=lambda level: (level not in (False, True), str(level)))]
     if not alternatives:
         return wanted
-    kept = [*(level for level in levels if level is False), True]
+    kept = [*(level for level in levels if level is False), *([True] if planner.gpu or False not in levels else [])]
     wanted += [_at(case.setup, level) for level in (False, True) if level not in levels]
     wanted += [_at(other.setup, level) for other in options.wanted_setups(recipe, case) for level in kept]
     return list(dict.fromkeys(wanted))
