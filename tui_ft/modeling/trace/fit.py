@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,17 +43,17 @@ def fit(config: Any, setup: Setup) -> dict[str, Any]:
     length = build.period(config, setup)
     return {
         "tier": "traced",
-        "padded": [region for case in _cases(config, padded=True) for region in _regions(config, setup, case, length)],
-        "single": [region for case in _cases(config, padded=False) for region in _regions(config, setup, case, length)],
+        "padded": [region for case in cases(config, padded=True) for region in _regions(config, setup, case, length)],
+        "single": [region for case in cases(config, padded=False) for region in _regions(config, setup, case, length)],
     }
 
 
-def _cases(config: Any, *, padded: bool) -> list[Case]:
+def cases(config: Any, *, padded: bool) -> list[Case]:
     """One row needs no mask, until it is longer than a sliding window."""
     text = config.get_text_config()
-    window = getattr(text, "sliding_window", None)
-    sliding = window and (getattr(text, "use_sliding_window", True) or "sliding_attention" in (getattr(text, "layer_types", None) or ()))
-    if padded or not sliding or window < 256:
+    window = getattr(text, "sliding_window", None) or 0
+    sliding = window >= 256 and (getattr(text, "use_sliding_window", True) or "sliding_attention" in (getattr(text, "layer_types", None) or ()))
+    if padded or not sliding:
         return [Case(padded)]
     return [Case(padded, 0, window - 1), Case(padded, window - 1)]
 
@@ -158,16 +158,16 @@ def _phases(moments: dict[str, Moments], questions: NDArray[np.float64]) -> dict
     kept: list[int] = []
     for values in (total, without_gradients):
         kept += _envelope(values, kept)
-    for phase in dict.fromkeys(map(_words, names)):
-        own = [index for index, name in enumerate(names) if _words(name) == phase]
+    for phase in dict.fromkeys(map(words, names)):
+        own = [index for index, name in enumerate(names) if words(name) == phase]
         if not any(index in kept for index in own):
             kept.append(own[int(total[own].sum(1).argmax())])
     phases: dict[str, dict[str, list[float]]] = {}
     for index in sorted(kept):
-        words = _words(names[index])
-        count = sum(known.partition(" #")[0] == words for known in phases)
+        name = words(names[index])
+        count = sum(known.partition(" #")[0] == name for known in phases)
         parts = {part: [round(float(value), 4) for value in everything[index, number]] for number, part in enumerate(PARTS)}
-        phases[words if not count else f"{words} #{count + 1}"] = {part: values for part, values in parts.items() if any(values)}
+        phases[name if not count else f"{name} #{count + 1}"] = {part: values for part, values in parts.items() if any(values)}
     return phases
 
 
@@ -184,9 +184,6 @@ def _envelope(values: NDArray[np.float64], kept: list[int]) -> list[int]:
     return more
 
 
-def _words(segment: str) -> str:
+def words(segment: str) -> str:
     """What a person calls it: forward and evaluation are one phase each."""
     return re.sub(r"^(forward|evaluation): .*", r"\1", segment)
-
-
-Progress = Callable[[int, dict[str, Any]], None]

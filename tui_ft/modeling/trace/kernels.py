@@ -47,11 +47,11 @@ def use_cuda(patches: Patches, tracker: Tracker) -> None:
     patches.set(trl.trainer.utils, "_use_triton", lambda _: True)  # scores only the labelled positions; here all are
     tracker.rewrites |= {aten.index.Tensor: _index, aten.masked_select.default: _masked_select, aten.masked_scatter_backward.default: _scattered}
     tracker.workspaces |= {
-        aten._softmax_backward_data.default: lambda grad, *_: [torch.empty_like(grad)],
+        aten._softmax_backward_data.default: _product,
         aten._index_put_impl_.default: _sorting,
         aten.index_put_.default: _sorting,
-        aten.masked_scatter.default: lambda value, mask, source: [torch.empty(mask.shape, dtype=torch.int64)],
-        aten.embedding_dense_backward.default: lambda grad, indices, *_: [torch.empty_like(indices) for _ in range(4)],
+        aten.masked_scatter.default: _counting,
+        aten.embedding_dense_backward.default: _ordering,
     }
 
 
@@ -146,7 +146,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, _, _, _ = ctx.saved_tensors
+        query, key, *_ = ctx.saved_tensors
         rows, heads, length, width = query.shape
         keys, others = key.shape[1], key.shape[2]
 
@@ -187,3 +187,18 @@ def _sorting(value: torch.Tensor, indices: list[torch.Tensor | None], *_: Any, *
     """The places as one list, sorted, and the order they had."""
     count = max((index.numel() for index in indices if index is not None), default=0)
     return [torch.empty(count, dtype=torch.int64) for _ in range(3)]
+
+
+def _product(grad: torch.Tensor, *_: Any) -> list[torch.Tensor]:
+    """Gradient times output, before it is summed."""
+    return [torch.empty_like(grad)]
+
+
+def _counting(value: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> list[torch.Tensor]:
+    """How many places come before each one."""
+    return [torch.empty(mask.shape, dtype=torch.int64)]
+
+
+def _ordering(grad: torch.Tensor, indices: torch.Tensor, *_: Any) -> list[torch.Tensor]:
+    """The tokens sorted, where they stood, how often each comes, and room to sort in."""
+    return [torch.empty_like(indices) for _ in range(4)]

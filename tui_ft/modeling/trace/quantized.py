@@ -12,6 +12,7 @@ import peft.tuners.lora.dora
 import torch
 from bitsandbytes.functional import QuantState
 from torch import nn
+from torch._subclasses.fake_tensor import is_fake
 
 from tui_ft.modeling.trace.patching import Patches
 from tui_ft.modeling.trace.setup import Setup
@@ -61,7 +62,7 @@ def _int8(linear: nn.Linear, device: str) -> nn.Module:
     return layer
 
 
-def _bare(kind: type[nn.Module], linear: nn.Linear) -> Any:
+def _bare(kind: Any, linear: nn.Linear) -> Any:
     """A module of `kind` without its weight, which its own constructor could not make."""
     layer: Any = kind.__new__(kind)
     nn.Module.__init__(layer)
@@ -71,7 +72,7 @@ def _bare(kind: type[nn.Module], linear: nn.Linear) -> Any:
 
 class _Linear8bit(bnb.nn.Linear8bitLt):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.device == "cpu" and self.training:
+        if not is_fake(x) or (self.device == "cpu" and self.training):
             return bnb.matmul(x, self.weight, bias=self.bias, state=self.state)  # type: ignore[no-any-return]
         return _Int8.apply(x, self.state.CB, self.state.SCB, self.bias)  # type: ignore[no-any-return]
 
