@@ -1,0 +1,278 @@
+"""Our training against plain trl, on the same rows, model and real tokens a step, in one call.
+
+Each arm trains one epoch of the same samples in a process of its own; the arms take turns, forwards and backwards. A speed counts only if
+every real token was trained on once, and if the epoch's mean loss is that of the plain padded training. Prints real tokens a second and the
+paired ratios, writes them as JSON, and ends with 1 below the goals.
+
+    python scripts/bench_speed.py [--texts FILE.jsonl] [--tokenizer FOLDER] [--rows 320] [--pairs 5] [--out docs/bench/speed.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+NAIVE_GOAL = 2.4
+"""Times the real tokens a second of a script that pads every sample to the maximum."""
+BEST_GOAL = 1.0
+"""Times those of the fastest of trl's own ways."""
+LOSS_TOLERANCE = 0.03
+"""Of the epoch's mean loss, for orders that differ: the model changes while it is measured."""
+LENGTH = 512
+BATCH, PASS = 16, 4
+"""Samples an optimizer step, and in one pass of an arm that pads."""
+RATE = 5e-4
+SIZES = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4, "max_position_embeddings": LENGTH}
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours, padded": {"packing": False, "length_grouped": False},
+    "ours, like lengths": {"packing": False, "length_grouped": True},
+    "ours, packed": {"packing": True, "length_grouped": False},
+}
+"""What the plan shall say otherwise than the planner does."""
+TRLS: dict[str, dict[str, Any]] = {
+    "trl, padded to the maximum": {},
+    "trl, padded": {},
+    "trl, like lengths": {"train_sampling_strategy": "group_by_length"},
+    "trl, packed": {"padding_free": True, "per_device_train_batch_size": 1},
+}
+NAIVE, REFERENCE = "trl, padded to the maximum", "trl, padded"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=Path, help="JSON lines with a column `text`; made up if not given")
+    parser.add_argument("--tokenizer", type=Path, help="a folder with tokenizer files (the demo's)")
+    parser.add_argument("--rows", type=int, default=320)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--arms", nargs="*", help="only these, besides ours and the two that goals speak of")
+    parser.add_argument("--out", type=Path, default=Path("docs/bench/speed.json"))
+    parser.add_argument("--arm", help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.arm:
+        print(json.dumps(train_ours(options.work, options.arm) if options.arm in OURS else train_trl(options.work, options.arm)))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        prepare(work, options)
+        return compare(work, options)
+
+
+def prepare(work: Path, options: argparse.Namespace) -> None:
+    """The rows, the model and its tokenizer: the same files for every arm."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from tui_ft import demo
+
+    chance = random.Random(0)
+    if options.texts:
+        texts = [json.loads(line)["text"] for line in options.texts.open(encoding="utf-8")]
+        chance.shuffle(texts)
+    else:
+        words = ["data", "model", "learns", "the", "a", "token", "is", "small", "and", "fast", "of", "many"]
+        texts = [" ".join(chance.choices(words, k=int(chance.lognormvariate(4.6, 1.0)) + 3)) for _ in range(options.rows)]
+    (work / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[: options.rows]), encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(str(options.tokenizer or demo.model_folder()))
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=None, **SIZES))
+    model.save_pretrained(work / "model")
+    tokenizer.save_pretrained(work / "model")
+
+
+def recipe_of(work: Path) -> dict[str, Any]:
+    return {
+        "name": "speed",
+        "model": {"name": str(work / "model")},
+        "data": {"source": str(work / "texts.jsonl"), "format": "text", "validation": 0},
+        "prompt": {"template": "text", "max_length": LENGTH},
+        "method": {"kind": "full"},
+        "train": {"epochs": 1, "effective_batch": BATCH, "learning_rate": RATE, "schedule": "constant", "warmup": 0},
+        "evaluate": {"every": "never"},
+        "checkpoints": {"every": 100_000},
+    }
+
+
+def train_ours(work: Path, arm: str) -> dict[str, Any]:
+    """A real attempt in this process, as the supervisor starts one; its events tell tokens and speed."""
+    from tui_ft.planning import data_facts, model_facts
+    from tui_ft.planning.planner import make_plan
+    from tui_ft.recipe.files import validate
+    from tui_ft.runs import store
+    from tui_ft.runs.events import EventReader
+    from tui_ft.worker import __main__ as worker
+
+    recipe = validate(recipe_of(work))
+    plan = make_plan(recipe)
+    plan = plan.model_copy(update={"micro_batch": PASS, "accumulation": BATCH // PASS, **OURS[arm]})
+    run = store.create(recipe, plan)
+    told, sys.stdout = sys.stdout, sys.stderr
+    sys.argv = ["worker", str(run.path), "1"]
+    worker.main()
+    sys.stdout = told
+    steps = [event for event in EventReader(run).poll() if event["type"] == "step"]
+    tokens = [now["tokens"] - before for now, before in zip(steps, [0, *(step["tokens"] for step in steps)], strict=False)]
+    seconds = sum(count / step["tokens_per_second"] for count, step in zip(tokens, steps, strict=True))
+    loss = sum(count * step["loss"] for count, step in zip(tokens, steps, strict=True)) / sum(tokens)
+    made = run.plan()
+    how = f"packed, {made.attention}" if made.packing else "like lengths" if made.length_grouped else "padded"
+    return {"tokens": sum(tokens), "seconds": seconds, "loss": loss, "steps": len(steps), "how": how}
+
+
+def train_trl(work: Path, arm: str) -> dict[str, Any]:
+    """The library's own trainer, with the real tokens of each batch counted beside it."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer, pack_dataset
+
+    tokenizer = AutoTokenizer.from_pretrained(work / "model")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    rows = [json.loads(line)["text"] for line in (work / "texts.jsonl").open(encoding="utf-8")]
+    ids = [tokenizer(text, truncation=True, max_length=LENGTH - 1)["input_ids"] + [tokenizer.eos_token_id] for text in rows]
+    samples = Dataset.from_dict({"input_ids": ids, "labels": ids})
+    settings = {"per_device_train_batch_size": PASS, **TRLS[arm]}
+    accumulation = BATCH // PASS
+    if settings.get("padding_free"):
+        samples = pack_dataset(samples, LENGTH, "bfd")
+        accumulation = max(1, round(BATCH * len(samples) / len(ids)))
+    if arm == NAIVE:
+        settings["pad_to_multiple_of"] = LENGTH
+    model = AutoModelForCausalLM.from_pretrained(work / "model", dtype=torch.float32)
+    told: list[tuple[int, float]] = []
+
+    class Losses(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            if "loss" in logs:
+                told.append((counted[0] - sum(count for count, _ in told), logs["loss"]))
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            clock.append(time.perf_counter())
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            clock.append(time.perf_counter())
+
+    counted, clock = [0], []
+    trainer = SFTTrainer(
+        model=model,
+        train_dataset=samples,
+        processing_class=tokenizer,
+        callbacks=[Losses()],
+        args=SFTConfig(
+            output_dir=str(work / "trl"), num_train_epochs=1, gradient_accumulation_steps=accumulation, learning_rate=RATE,
+            lr_scheduler_type="constant", warmup_steps=0, logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
+            bf16=False, activation_checkpointing=False, optim="adamw_torch", max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
+            seed=42, **settings,
+        ),
+    )  # fmt: skip
+    collate = trainer.data_collator
+
+    def counting(batch: list[dict[str, Any]]) -> Any:
+        made = collate(batch)
+        counted[0] += int(made["attention_mask"].sum()) if "attention_mask" in made else made["input_ids"].numel()
+        return made
+
+    trainer.data_collator = counting
+    trainer.train()
+    loss = sum(count * loss for count, loss in told) / sum(count for count, _ in told)
+    return {"tokens": counted[0], "seconds": clock[1] - clock[0], "loss": loss, "steps": len(told), "how": arm.removeprefix("trl, ")}
+
+
+def compare(work: Path, options: argparse.Namespace) -> int:
+    arms = [arm for arm in (*OURS, *TRLS) if options.arms is None or arm in options.arms or arm in ("ours", NAIVE, REFERENCE)]
+    rounds = []
+    for number in range(options.pairs):
+        turn = {arm: run(arm, work) for arm in (arms if number % 2 == 0 else reversed(arms))}
+        void = reasons_against(turn)
+        if void:
+            print("\n".join(void), file=sys.stderr)
+            return 1
+        rounds.append(turn)
+        print(
+            f"round {number + 1}: " + ", ".join(f"{arm} {turn[arm]['tokens'] / turn[arm]['seconds']:,.0f}" for arm in arms) + " tokens/s", flush=True
+        )
+    speeds = {arm: [turn[arm]["tokens"] / turn[arm]["seconds"] for turn in rounds] for arm in arms}
+    ratios = {arm: [turn["ours"] / other for turn, other in zip(_turns(speeds, arms), speeds[arm], strict=True)] for arm in arms if arm != "ours"}
+    best = max((arm for arm in arms if arm in TRLS), key=lambda arm: statistics.median(speeds[arm]))
+    figures = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "tui-ft")},
+        "rows": options.rows,
+        "tokens": rounds[0]["ours"]["tokens"],
+        "ours": rounds[0]["ours"]["how"],
+        "fastest_of_trl": best,
+        "arms": {
+            arm: {
+                "tokens_per_second": statistics.median(speeds[arm]),
+                "spread": [min(speeds[arm]), max(speeds[arm])],
+                "loss": statistics.median(turn[arm]["loss"] for turn in rounds),
+                **({"ours_over_it": statistics.median(ratios[arm]), "ratio_spread": [min(ratios[arm]), max(ratios[arm])]} if arm in ratios else {}),
+            }
+            for arm in arms
+        },
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return verdict(figures)
+
+
+def _turns(speeds: dict[str, list[float]], arms: list[str]) -> list[dict[str, float]]:
+    return [{arm: speeds[arm][number] for arm in arms} for number in range(len(speeds["ours"]))]
+
+
+def reasons_against(turn: dict[str, dict[str, Any]]) -> list[str]:
+    """What voids the speeds of a round."""
+    reference = turn[REFERENCE]
+    found = [
+        f"{arm} trained on {told['tokens']:,} tokens, the reference on {reference['tokens']:,}"
+        for arm, told in turn.items()
+        if told["tokens"] != reference["tokens"]
+    ]
+    return found + [
+        f"{arm} has a mean loss of {told['loss']:.4f}, the reference {reference['loss']:.4f}"
+        for arm, told in turn.items()
+        if abs(told["loss"] / reference["loss"] - 1) > LOSS_TOLERANCE
+    ]
+
+
+def verdict(figures: dict[str, Any]) -> int:
+    arms = figures["arms"]
+    print(f"\n{'arm':<28} {'tokens/s':>10} {'ours over it':>13}   (of {figures['tokens']:,} real tokens; ours: {figures['ours']})")
+    for arm, told in arms.items():
+        low, high = told.get("ratio_spread", (1, 1))
+        ratio = f"{told['ours_over_it']:>13.2f}   {low:.2f} to {high:.2f}" if "ours_over_it" in told else ""
+        print(f"{arm:<28} {told['tokens_per_second']:>10,.0f} {ratio}")
+    naive, best = arms[NAIVE]["ours_over_it"], arms[figures["fastest_of_trl"]]["ours_over_it"]
+    reached = naive >= NAIVE_GOAL and best >= BEST_GOAL
+    print(
+        f"\nours is {naive:.2f} times the naive script (goal {NAIVE_GOAL}) and {best:.2f} times trl's fastest, {figures['fastest_of_trl']} (goal {BEST_GOAL})"
+    )
+    return 0 if reached else 1
+
+
+def run(arm: str, work: Path) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--arm", arm, "--work", str(work)]
+    environment = {**os.environ, "TUI_FT_HOME": str(work / "home"), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{arm} failed:\n{done.stderr[-3000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())
