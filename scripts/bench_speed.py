@@ -116,7 +116,7 @@ def train_ours(work: Path, arm: str) -> dict[str, Any]:
     from tui_ft.worker import __main__ as worker
 
     recipe = validate(recipe_of(work))
-    plan = make_plan(recipe)
+    plan = make_plan(recipe, facts=model_facts.facts(recipe.model), data=data_facts.look(recipe))
     plan = plan.model_copy(update={"micro_batch": PASS, "accumulation": BATCH // PASS, **OURS[arm]})
     run = store.create(recipe, plan)
     told, sys.stdout = sys.stdout, sys.stderr
@@ -201,9 +201,8 @@ def compare(work: Path, options: argparse.Namespace) -> int:
             print("\n".join(void), file=sys.stderr)
             return 1
         rounds.append(turn)
-        print(
-            f"round {number + 1}: " + ", ".join(f"{arm} {turn[arm]['tokens'] / turn[arm]['seconds']:,.0f}" for arm in arms) + " tokens/s", flush=True
-        )
+        told = (f"{arm} {turn[arm]['tokens'] / turn[arm]['seconds']:,.0f}" for arm in arms)
+        print(f"round {number + 1}, real tokens/s: {', '.join(told)}", flush=True)
     speeds = {arm: [turn[arm]["tokens"] / turn[arm]["seconds"] for turn in rounds] for arm in arms}
     ratios = {arm: [turn["ours"] / other for turn, other in zip(_turns(speeds, arms), speeds[arm], strict=True)] for arm in arms if arm != "ours"}
     best = max((arm for arm in arms if arm in TRLS), key=lambda arm: statistics.median(speeds[arm]))
@@ -258,9 +257,8 @@ def verdict(figures: dict[str, Any]) -> int:
         print(f"{arm:<28} {told['tokens_per_second']:>10,.0f} {ratio}")
     naive, best = arms[NAIVE]["ours_over_it"], arms[figures["fastest_of_trl"]]["ours_over_it"]
     reached = naive >= NAIVE_GOAL and best >= BEST_GOAL
-    print(
-        f"\nours is {naive:.2f} times the naive script (goal {NAIVE_GOAL}) and {best:.2f} times trl's fastest, {figures['fastest_of_trl']} (goal {BEST_GOAL})"
-    )
+    print(f"\nours is {naive:.2f} times the naive script (goal {NAIVE_GOAL}),")
+    print(f"and {best:.2f} times trl's fastest, {figures['fastest_of_trl']} (goal {BEST_GOAL})")
     return 0 if reached else 1
 
 

@@ -186,12 +186,6 @@ def test_a_desktop_keeps_its_share_and_a_limit_is_honoured() -> None:
     assert limited.micro_batch < plan(90, train__activation_checkpointing="true").micro_batch
 
 
-def test_a_packed_row_is_one_sequence() -> None:
-    made = plan(60, lengths((100, 5, 1000)), train__packing="true")
-    assert (made.micro_batch, made.accumulation) == (1, 16) and "packed" in made.reasons["micro_batch"]
-    assert made.memory.activations > plan(60, lengths((100, 5, 1000)), train__micro_batch=1).memory.activations
-
-
 def test_the_time_follows_the_tokens_and_says_how_sure_it_is() -> None:
     data = lengths((500, 10, 1000))
     made = plan(60, data, train__epochs=2)

@@ -24,7 +24,7 @@ VALUES: dict[str, Any] = {
     "method.variant": "dora", "method.layers": 3, "method.r": 4, "method.alpha": 5, "method.dropout": 0.1, "method.targets": ["q_proj"],
     "train.epochs": 2.5, "train.max_steps": 11, "train.effective_batch": 6, "train.micro_batch": 2, "train.learning_rate": 3e-6,
     "train.schedule": "constant", "train.warmup": 20.0, "train.optimizer": "adafactor", "train.precision": "fp32",
-    "train.activation_checkpointing": 3, "train.packing": True, "train.weight_decay": 0.2, "train.max_grad_norm": 0.0, "train.seed": 0,
+    "train.activation_checkpointing": 3, "train.packing": True, "train.length_grouped": False, "train.weight_decay": 0.2, "train.max_grad_norm": 0.0, "train.seed": 0,
     "evaluate.every": 5, "evaluate.early_stopping": 2, "evaluate.samples": ["Hello?"], "checkpoints.every": "epoch", "checkpoints.keep": 9,
     "checkpoints.zip": True, "log.every": 1, "log.trackers": ["tensorboard"], "hardware.gpus": [1], "hardware.memory_limit": "6GB",
     "output.dir": "/tmp/out", "output.push_to_hub": "me/model", "output.merge": True,

@@ -159,11 +159,18 @@ def _traced(recipe: Recipe, wanted: list[Setup], *, measure_on: str, line: outpu
         return {}
 
 
+_RESOLVED = (
+    "micro_batch", "accumulation", "precision", "optimizer", "attention", "packing", "row_length", "length_grouped",
+    "activation_checkpointing", "steps",
+)  # fmt: skip
+
+
 def _print_plan(recipe: Recipe, made: Plan) -> None:
     output.say(f"{recipe.name} on {made.gpu.name if made.gpu else 'the CPU'}  [{made.tier}]")
     _print_memory(made)
-    for key in ("micro_batch", "accumulation", "precision", "optimizer", "attention", "packing", "activation_checkpointing", "steps"):
-        _print_value(key, getattr(made, key), made.reasons.get(key, ""))
+    for key in _RESOLVED:
+        if (value := getattr(made, key)) is not None or key in made.reasons:
+            _print_value(key, value, made.reasons.get(key, ""))
     output.say(f"  effective batch: {made.effective_batch}")
     if made.tokens_per_step:
         _print_value("tokens a step", f"{made.tokens_per_step:,}", made.reasons.get("tokens_per_step", ""))

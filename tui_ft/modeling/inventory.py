@@ -116,6 +116,7 @@ def describe(model: PreTrainedModel) -> dict[str, Any]:
     """The inventory of a built model, its layers folded: `*` in a name stands for the indices in `layers`."""
     from torch.nn import Embedding
 
+    from tui_ft.modeling import load, packing
     from tui_ft.modeling.structure import linear_modules, structure
 
     config, parts = model.config.get_text_config(), structure(model)
@@ -151,6 +152,8 @@ def describe(model: PreTrainedModel) -> dict[str, Any]:
         "layer_list": parts.layers,
         "dtype": str(config.dtype).removeprefix("torch.") if config.dtype else None,
         "tie_word_embeddings": getattr(head, "weight", None) is model.get_input_embeddings().weight,
+        "attention": load.attention_of(model.config, "sdpa"),
+        "packs": packing.can_pack(model),
         "quantized": str(getattr(method, "value", method)) if method else None,
         "parameters": list(groups.values()),
         "linears": list(linears.values()),

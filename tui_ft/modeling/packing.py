@@ -17,13 +17,16 @@ COARSE = 5e-2
 """The same in 16 bits, and above quantized weights."""
 
 
-def isolate(model: PreTrainedModel, vocabulary: int) -> str | None:
+def isolate(model: PreTrainedModel, vocabulary: int, *, need: str = "") -> str | None:
     """Give `model` an attention under which packed documents cannot read one another, the fastest first: its name.
 
     None where they read one another under each; the model's attention is then what it was.
+
+    Args:
+        need: `varlen`, where the rows are so long that a dense mask over one would cost more memory and time than padding.
     """
     before = str(model.config._attn_implementation)
-    names = [varlen.NAME, before] if knows_attention_by_name(model) else [before]
+    names = [name for name, known in ((varlen.NAME, knows_attention_by_name(model)), (before, need != varlen.NAME)) if known]
     for name in names:
         if name == varlen.NAME:
             varlen.register()
@@ -32,6 +35,13 @@ def isolate(model: PreTrainedModel, vocabulary: int) -> str | None:
             return name
     model.set_attn_implementation(before)
     return None
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Whether varlen attention can be tried at all, as far as the model's structure tells: it knows no soft cap and no sinks in the scores."""
+    config = model.config.get_text_config()
+    has_sinks = any(name.endswith(".sinks") for name, _ in model.named_parameters())
+    return knows_attention_by_name(model) and getattr(config, "attn_logit_softcapping", None) is None and not has_sinks
 
 
 def knows_attention_by_name(model: PreTrainedModel) -> bool:
@@ -56,8 +66,10 @@ def is_leaking(model: PreTrainedModel, vocabulary: int) -> bool:
         with torch.no_grad():
             packed = model(input_ids=torch.cat(documents, 1), position_ids=positions, use_cache=False, **told).logits.float()
             alone = torch.cat([model(input_ids=document, use_cache=False).logits for document in documents], 1).float()
-    except (TypeError, ValueError, KeyError, AttributeError):
-        return True  # it does not even take position ids, or this attention is not for it
+    except torch.OutOfMemoryError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError):
+        return True  # it does not even take position ids, or this attention is not for it, or has no kernel for this GPU
     finally:
         model.train(was_training)
     return float((packed - alone).abs().max()) > TOLERANCE.get(model.dtype, COARSE) * float(alone.abs().max())

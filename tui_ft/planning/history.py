@@ -60,6 +60,11 @@ class Measured(BaseModel):
     setup: Setup | None = None
 
     @property
+    def tokens(self) -> int:
+        """Of the largest batch that was met, padding included; of the one that was planned for, where that is not known."""
+        return (self.largest_rows or 0) * (self.largest_length or 0) or (self.rows or 0) * (self.length or 0)
+
+    @property
     def memory_error(self) -> float | None:
         """Predicted against allocated tensors, as a share: 0.02 says two percent too much. None where one of them is missing."""
         if not self.predicted_bytes or not self.allocated_bytes or self.tier == "lower-bound" or self.outcome == OUT_OF_MEMORY:
@@ -104,14 +109,10 @@ class History:
                 factor = max(factor, needed)
         return factor
 
-    def most_rows(self, gpu: str, model: str, setup: Setup, *, length: int, rank: int, packed: bool) -> int | None:
-        """The most sequences of `length` that may be tried: less than what ran out of memory on this GPU, in this setup or one that keeps less."""
+    def most_tokens(self, gpu: str, model: str, setup: Setup, *, rank: int, packed: bool) -> int | None:
+        """Tokens of the largest batch that may be tried: fewer than ran out of memory on this GPU, in this setup or one that keeps less."""
         ended = [row for row in self.rows if row.gpu == gpu and row.model == model and row.outcome == OUT_OF_MEMORY and row.packed == packed]
-        limits = [
-            max(0, (row.rows * row.length - 1) // length)
-            for row in ended
-            if row.rows and row.length and row.setup and (row.rank or 0) <= rank and _keeps_no_more(row.setup, setup)
-        ]
+        limits = [row.tokens - 1 for row in ended if row.tokens and row.setup and (row.rank or 0) <= rank and _keeps_no_more(row.setup, setup)]
         return min(limits, default=None)
 
     def speeds(self, gpu: str | None, precision: str, flops_per_token: float) -> list[float]:

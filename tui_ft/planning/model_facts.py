@@ -20,7 +20,7 @@ from tui_ft.planning import child
 from tui_ft.recipe.schema import Model
 from tui_ft.text import one_line
 
-_FORMAT = "1"  # of the cached JSON; a new one makes old entries unknown
+_FORMAT = "2"  # of the cached JSON; a new one makes old entries unknown
 TIMEOUT = 180.0  # seconds: the imports take about ten on a slow disk, the build well under one
 
 
@@ -75,6 +75,8 @@ class ModelFacts(BaseModel):
     layer_list: str
     dtype: str | None = Field(description="How the published weights are stored, e.g. bfloat16; None where the config does not say.")
     tie_word_embeddings: bool
+    attention: str = Field("sdpa", description="The implementation that it is loaded with: sdpa, or eager for families that have no other.")
+    packs: bool = Field(False, description="Its attention can be given another implementation, which keeps packed samples apart.")
     quantized: str | None = Field(description="The method by which the published weights are quantized already; None for usual ones.")
     parameters: tuple[ParameterGroup, ...]
     linears: tuple[LinearGroup, ...]

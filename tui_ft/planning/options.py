@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -49,15 +49,15 @@ def wanted_setups(recipe: Recipe, case: Case) -> list[Case]:
     return [change.case for change in _of_setup(recipe, case)]
 
 
-def options(recipe: Recipe, outlook: Outlook, case: Case, need: Memory, rows: Sequence[int], seconds: float | None) -> list[Option]:
+def options(recipe: Recipe, outlook: Outlook, case: Case, need: Memory, rows: Mapping[int, int], seconds: float | None) -> list[Option]:
     """The alternatives to `case`, the most useful first; where it does not fit, remedies before all others.
 
     Args:
         need: what `case` takes.
-        rows: micro-batches that make the effective batch whole, ascending.
+        rows: numbers of samples that a forward pass may hold, ascending, with the tokens of its rows.
         seconds: of the whole training as planned; None where nobody knows.
     """
-    changes = [*_of_level(case), *_of_rows(case, rows), *_of_setup(recipe, case), *_of_size(recipe, case)]
+    changes = [*_of_level(case), *_of_rows(case, rows), *_of_setup(recipe, case), *_of_size(recipe, case, min(rows.values()))]
     shorter = [change for change in changes if change.about == "length"][1:]  # much shorter samples are a way out, no more
     told = [answer for change in changes if change not in shorter and (answer := _told(outlook, case, need, [change], seconds)) is not None]
     others = [answer.option for answer in sorted(told, key=lambda answer: (not answer.option.fits, answer.harm, answer.ratio))]
@@ -140,14 +140,18 @@ def _of_level(case: Case) -> Iterator[Change]:
             yield Change("level", {"train.activation_checkpointing": level}, words, replace(case, setup=setup))
 
 
-def _of_rows(case: Case, rows: Sequence[int]) -> Iterator[Change]:
-    if case.packed or case.rows not in rows:
+def _of_rows(case: Case, rows: Mapping[int, int]) -> Iterator[Change]:
+    counts = list(rows)
+    place = next((index for index, count in enumerate(counts) if (rows[count] == case.length if case.packed else count == case.rows)), None)
+    if place is None:
         return
-    place = list(rows).index(case.rows)
-    smaller = {rows[place - 1], rows[0]} if place else set()
-    for count in sorted({*smaller, *rows[place + 1 : place + 2]}, reverse=True):
-        words = f"with a micro-batch of {count} in place of {case.rows}"
-        yield Change("rows", {"train.micro_batch": count}, words, replace(case, rows=count))
+    smaller = {counts[place - 1], counts[0]} if place else set()
+    for count in sorted({*smaller, *counts[place + 1 : place + 2]}, reverse=True):
+        if case.packed:
+            words, other = f"with packed rows of {rows[count]:,} tokens", replace(case, length=rows[count])
+        else:
+            words, other = f"with a micro-batch of {count} in place of {case.rows}", replace(case, rows=count)
+        yield Change("rows", {"train.micro_batch": count}, words, other)
 
 
 def _of_setup(recipe: Recipe, case: Case) -> Iterator[Change]:
@@ -174,8 +178,8 @@ def _of_setup(recipe: Recipe, case: Case) -> Iterator[Change]:
     yield Change("kind", {**settings, "method.quantization": "nf4"}, words, replace(case, setup=packed, rank=_USUAL.r))
 
 
-def _of_size(recipe: Recipe, case: Case) -> Iterator[Change]:
-    length = case.length // 2
+def _of_size(recipe: Recipe, case: Case, longest: int) -> Iterator[Change]:
+    length = longest // 2
     while length >= SHORTEST:
         yield Change("length", {"prompt.max_length": length}, f"with samples of at most {length:,} tokens", replace(case, length=length))
         length //= 2

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from tui_ft.planning import timing
+from tui_ft.planning import batching, timing
 from tui_ft.planning.forecast import Fit, Setup
 from tui_ft.planning.history import History
 from tui_ft.planning.timing import Shape
@@ -32,6 +32,10 @@ class Case:
     """Tokens of the longest."""
     rank: int
     packed: bool = False
+    masked: bool = True
+    """Packed rows are given a mask that keeps their samples apart; without it an attention does that knows where they end."""
+    grouped: bool = False
+    """Batches are of samples of like length."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class Outlook:
         fit = self.forecasts.get(case.setup)
         if fit is None:
             return None
-        tensors = fit.memory(case.rows, case.length, case.rank, packed=case.packed, accumulating=case.packed or case.rows < self.effective)
+        masked = case.packed and case.masked
+        tensors = fit.memory(case.rows, case.length, case.rank, packed=masked, accumulating=self.passes(case) > 1)
         context, safety = self.context, 0
         if self.gpu is not None:
             factor = self.history.memory_factor(self.gpu, case.setup, cap=CAP, context=context)
@@ -77,14 +82,14 @@ class Outlook:
         """Tokens that a row is expected to be padded to: the mean of the longest of so many samples."""
         if case.packed or not self.lengths:
             return case.length
-        count = len(self.lengths)
-        shares = ((number / count) ** case.rows for number in range(count + 1))
-        below = next(shares)
-        expected = 0.0
-        for length, share in zip(self.lengths, shares, strict=True):
-            expected += min(length, case.length) * (share - below)
-            below = share
-        return expected
+        lengths = [min(length, case.length) for length in self.lengths]
+        return batching.grouped(lengths) if case.grouped else batching.padded(lengths, case.rows)
+
+    def passes(self, case: Case) -> float:
+        """Forward passes of an optimizer step."""
+        if not case.packed:
+            return self.effective / case.rows
+        return max(1.0, self.effective * (self.mean(case) or case.length) / (case.length * batching.PACKED_FULL))
 
     def mean(self, case: Case) -> float | None:
         """Tokens of a sample on average, cut to the case's length; None where nothing is known."""
@@ -93,7 +98,12 @@ class Outlook:
     def work(self, case: Case) -> float:
         """FLOPs of an optimizer step, idle kernels included."""
         padded = self.padded(case)
-        passes = max(1.0, self.effective * (self.mean(case) or case.length) / case.length) if case.packed else self.effective / case.rows
         adapters = self.adapters * case.rank if case.setup.kind == "lora" else 0
-        each = timing.flops_per_token(self.shape, case.setup, adapters, round(padded))
-        return passes * timing.pass_tokens(case.rows * padded, case.setup) * each
+        each = timing.flops_per_token(self.shape, case.setup, adapters, round(self._seen(case, padded)))
+        return self.passes(case) * timing.pass_tokens(case.rows * padded, case.setup) * each
+
+    def _seen(self, case: Case, padded: float) -> float:
+        """Tokens of the text that a token is part of, on average, as far as the attention goes: whole rows, but for packed samples told apart."""
+        if not case.packed or case.masked or not self.lengths:
+            return padded
+        return sum(length * length for length in self.lengths) / sum(self.lengths)

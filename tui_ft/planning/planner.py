@@ -8,28 +8,20 @@ from collections.abc import Mapping
 from tui_ft import hardware, units
 from tui_ft.errors import ConfigError
 from tui_ft.hardware import Hardware
-from tui_ft.planning import batch, device, disk, memory, options, suggestion, timing
+from tui_ft.planning import batch, batching, device, disk, memory, options, suggestion, timing
+from tui_ft.planning.chooser import Chooser
 from tui_ft.planning.data_facts import DataFacts
 from tui_ft.planning.forecast import Fit, Setup
 from tui_ft.planning.history import History
 from tui_ft.planning.model_facts import ModelFacts
 from tui_ft.planning.outlook import Case, Outlook
-from tui_ft.planning.resolve import SET, resolve
-from tui_ft.planning.suggestion import Bounds, Suggestion
+from tui_ft.planning.resolve import resolve
+from tui_ft.planning.suggestion import Suggestion, at_level
 from tui_ft.planning.timing import Shape
 from tui_ft.planning.trained import targeted, trained_tensors
 from tui_ft.recipe.plan import Gpu, Memory, Plan
-from tui_ft.recipe.schema import Recipe
+from tui_ft.recipe.schema import SET, Recipe
 from tui_ft.text import one_line
-
-LEAKING = ("opt", "falcon", "biogpt")
-"""Families whose packed documents read one another: they do not pass position ids on to the attention."""
-
-_TOLD = {
-    "estimate": "estimated from traces of models of this architecture",
-    "traced": "counted by following a training step of this very model, without its weights",
-    "measured": "measured on this GPU with random weights",
-}
 
 
 def make_plan(
@@ -77,17 +69,13 @@ def setups_wanted(
     case, levels = planner.case(), planner.levels()
     if facts is None or planner.problems:
         return []
-    wanted = [_at(case.setup, level) for level in sorted(levels, key=lambda level: (level not in (False, True), str(level)))]
+    wanted = [at_level(case.setup, level) for level in sorted(levels, key=lambda level: (level not in (False, True), str(level)))]
     if not alternatives:
         return wanted
     kept = [*(level for level in levels if level is False), *([True] if planner.gpu or False not in levels else [])]
-    wanted += [_at(case.setup, level) for level in (False, True) if level not in levels]
-    wanted += [_at(other.setup, level) for other in options.wanted_setups(recipe, case) for level in kept]
+    wanted += [at_level(case.setup, level) for level in (False, True) if level not in levels]
+    wanted += [at_level(other.setup, level) for other in options.wanted_setups(recipe, case) for level in kept]
     return list(dict.fromkeys(wanted))
-
-
-def _at(setup: Setup, level: bool | int | str) -> Setup:
-    return setup.model_copy(update={"activation_checkpointing": level})
 
 
 def _read() -> Hardware:
@@ -107,7 +95,7 @@ class _Planner:
         self.history = history
         found = device.choose(recipe, machine, gpu_memory)
         self.gpu = found.gpu
-        self.resolved = resolve(recipe, self.gpu)
+        self.resolved = resolve(recipe, self.gpu, facts, data)
         self.reasons: dict[str, str] = {"gpu": found.reason, **self.resolved.reasons}
         self.warnings = list(found.warnings)
         self.problems = [*found.problems, *self.resolved.problems]
@@ -116,23 +104,25 @@ class _Planner:
         case, levels = self.case(), self.levels()
         least = self._lower_bound(case)
         outlook = self._outlook(forecasts)
-        chosen = self._suggestion(outlook, case, levels) if outlook else None
-        case = chosen.case if chosen else self._careful(case, least)
+        chooser = Chooser(self.recipe, self.gpu, self.data, self.history, self.reasons, self.warnings)
+        chosen = chooser.suggestion(outlook, case, levels) if outlook else None
+        case = chosen.case if chosen else chooser.careful(case, least)
         train = self.recipe.train
-        micro = train.micro_batch if case.packed and train.micro_batch != "auto" else case.rows
-        self.reasons["accumulation"] = f"{micro} at a time until the effective batch of {train.effective_batch} is whole"
+        accumulation = self._accumulation(case)
         plan = Plan(
             tier=forecasts[case.setup].tier if chosen else "lower-bound",
             memory=chosen.memory if chosen else least,
             gpu=self._gpu_facts(),
             fits=self._fits(chosen, least),
-            micro_batch=micro,
-            accumulation=train.effective_batch // micro,
+            micro_batch=case.rows,
+            accumulation=accumulation,
             effective_batch=train.effective_batch,
             precision=self.resolved.precision,
             optimizer=self.resolved.optimizer,
             packing=self.resolved.packing,
-            attention=case.setup.attention,
+            row_length=case.length if case.packed else None,
+            length_grouped=self.resolved.length_grouped,
+            attention=self.resolved.attention,
             activation_checkpointing=case.setup.activation_checkpointing,
             steps=self._steps(rows),
             longest=self.data.longest if self.data else None,
@@ -149,8 +139,8 @@ class _Planner:
         if outlook:
             self._time(plan, outlook, case)
         if chosen and outlook:
-            ways = suggestion.divisors(train.effective_batch)
-            plan.options = options.options(self.recipe, outlook, case, chosen.memory, ways, plan.seconds)
+            lengths = batch.row_lengths(self.case(), train.effective_batch, outlook.mean(case))
+            plan.options = options.options(self.recipe, outlook, case, chosen.memory, lengths, plan.seconds)
             if plan.fits is False:
                 self._say_the_way_out(plan)
         plan.reasons, plan.warnings = self.reasons, self.warnings
@@ -163,18 +153,39 @@ class _Planner:
             self.recipe,
             precision=self.resolved.precision,
             optimizer=self.resolved.optimizer,
-            attention=self.resolved.attention,
-            activation_checkpointing=False if asked == "auto" else asked,
+            attention="eager" if self.resolved.attention == "eager" else "sdpa",  # packed rows told apart take what one row takes
+            activation_checkpointing=False if asked == "auto" or (asked == "offload" and self.gpu is None) else asked,
             device="cpu" if self.gpu is None else "cuda",
         )
         longest = self.data.longest if self.data else None
-        packed = self.resolved.packing and not (self.facts and self.facts.model_type in LEAKING)
-        length = self.recipe.prompt.max_length if packed or longest is None else min(longest, self.recipe.prompt.max_length)
-        return Case(setup, 1, length, self.recipe.method.r if self.recipe.method.kind == "lora" else 0, packed)
+        length = min(longest or self.recipe.prompt.max_length, self.recipe.prompt.max_length)
+        return Case(
+            setup,
+            rows=1,
+            length=length,
+            rank=self.recipe.method.r if self.recipe.method.kind == "lora" else 0,
+            packed=self.resolved.packing and not self.resolved.length_grouped,
+            masked=self.resolved.attention != batching.VARLEN,
+            grouped=self.resolved.length_grouped,
+        )
+
+    def _accumulation(self, case: Case) -> int:
+        """Forward passes a step; their micro-batches make the effective batch whole, or hold its mean tokens."""
+        effective = self.recipe.train.effective_batch
+        if not case.packed:
+            self.reasons["accumulation"] = f"{case.rows} at a time until the effective batch of {effective} is whole"
+            return effective // case.rows
+        mean = self.data.mean if self.data else None
+        passes = max(1, round(effective * mean / (case.length * batching.PACKED_FULL))) if mean else effective
+        self.reasons["accumulation"] = f"as many packed rows as hold the mean tokens of {effective} samples"
+        return passes
 
     def levels(self) -> tuple[bool | int | str, ...]:
         """The levels of activation checkpointing that may be chosen, each needing less memory than the one before."""
         asked = self.recipe.train.activation_checkpointing
+        if asked == "offload" and self.gpu is None:
+            self.reasons["activation_checkpointing"] = "off: on a CPU activations wait in main memory anyway"
+            return (False,)
         if asked != "auto":
             self.reasons["activation_checkpointing"] = SET
             return (asked,)
@@ -195,63 +206,6 @@ class _Planner:
             lengths=self.data.lengths if self.data else (),
             history=self.history,
         )
-
-    def _suggestion(self, outlook: Outlook, case: Case, levels: tuple[bool | int | str, ...]) -> Suggestion | None:
-        train = self.recipe.train
-        if case.packed:
-            rows = [1]
-            self.reasons["micro_batch"] = (
-                f"one packed row of {case.length:,} tokens at a time, as many as hold the tokens of {train.effective_batch} samples"
-            )
-        elif train.micro_batch != "auto":
-            rows = [train.micro_batch]
-            self.reasons["micro_batch"] = SET
-        else:
-            most = None if self.gpu else batch.most(case.length, on_gpu=False)
-            rows = suggestion.divisors(train.effective_batch, most)
-        limits = {level: limit for level in levels if (limit := self._ran_out(case, level)) is not None}
-        if train.micro_batch != "auto" and any(limit < rows[0] for limit in limits.values()):
-            self.warnings.append(f"A micro-batch of {rows[0]} ran out of memory in an earlier run of this model on this GPU.")
-        chosen = suggestion.suggest(outlook, case, Bounds(levels, rows, limits), largest=self.gpu is None)
-        if chosen is not None:
-            self.reasons |= chosen.reasons
-            self.reasons.setdefault("micro_batch", "the effective batch is one sequence")
-            tier = _TOLD[outlook.forecasts[chosen.case.setup].tier]
-            self.reasons["memory"] = f"{tier}; the most is held in {chosen.memory.phase or 'the step'}, with {self._longest_words(chosen.case)}"
-        return chosen
-
-    def _longest_words(self, case: Case) -> str:
-        rows = "one row" if case.rows == 1 else f"{case.rows} rows"
-        if case.packed:
-            return f"{rows} packed to {case.length:,} tokens"
-        longest = self.data.longest if self.data else None
-        return f"{rows} of {case.length:,} tokens, " + ("the longest there are" if longest else "the longest that prompt.max_length allows")
-
-    def _ran_out(self, case: Case, level: bool | int | str) -> int | None:
-        if self.gpu is None:
-            return None
-        setup, name = _at(case.setup, level), one_line(self.gpu.name)
-        return self.history.most_rows(name, self.recipe.model.name, setup, length=case.length, rank=case.rank, packed=case.packed)
-
-    def _careful(self, case: Case, least: Memory) -> Case:
-        """The choice without a forecast: activation checkpointing on a GPU, and a small micro-batch."""
-        train = self.recipe.train
-        level = case.setup.activation_checkpointing
-        if train.activation_checkpointing == "auto":
-            level = self.gpu is not None
-            self.reasons["activation_checkpointing"] = (
-                "on: about a third slower, but the activations are not forecast yet and would be the largest part"
-                if level
-                else "off: main memory is roomy, and recomputing costs about a third of the speed"
-            )
-        if train.micro_batch != "auto":
-            rows, self.reasons["micro_batch"] = train.micro_batch, SET
-        else:
-            free = self.gpu.free_bytes if self.gpu else None
-            rows, self.reasons["micro_batch"] = batch.suggest(
-                train.effective_batch, case.length, on_gpu=self.gpu is not None, least=least.total_bytes, free=free, limit=self._ran_out(case, level)
-            )
-        return Case(_at(case.setup, level), 1 if case.packed else rows, case.length, case.rank, case.packed)
 
     def _lower_bound(self, case: Case) -> Memory:
         """What the config alone proves."""
@@ -347,8 +301,9 @@ class _Planner:
         return Gpu(name=one_line(gpu.name), total_bytes=gpu.total_bytes, free_bytes=gpu.free_bytes, index=gpu.index, uuid=gpu.uuid)
 
     def _model_warnings(self, facts: ModelFacts) -> None:
-        if self.resolved.packing and facts.model_type in LEAKING:
-            self.warnings.append(f"Packed documents read one another in the {facts.model_type} family: the run will pad instead.")
+        if self.resolved.packing and not facts.packs:
+            family = one_line(facts.model_type, 40)
+            self.warnings.append(f"Packed documents read one another in the {family} family: the run will pad batches of like lengths instead.")
         if self.recipe.prompt.max_length > facts.context_length:
             asked = self.recipe.prompt.max_length
             self.warnings.append(f"prompt.max_length {asked:,} is longer than the model's context of {facts.context_length:,} tokens.")

@@ -1,4 +1,4 @@
-"""What `auto` stands for on a device, where no forecast is needed to tell: precision, optimizer, attention, packing."""
+"""What `auto` stands for on a device, where no forecast is needed to tell: precision, optimizer, batching, attention."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Literal
 
 from tui_ft.errors import Problem
 from tui_ft.hardware import GpuReading
+from tui_ft.planning import batching
+from tui_ft.planning.data_facts import DataFacts
 from tui_ft.planning.device import BF16_SINCE
-from tui_ft.recipe.schema import Recipe
+from tui_ft.planning.model_facts import ModelFacts
+from tui_ft.recipe.schema import SET, Recipe
 from tui_ft.text import one_line
 
 Precision = Literal["bf16", "fp16", "fp32"]
-SET = "set in the recipe"
 
 
 @dataclass
@@ -23,17 +25,20 @@ class Resolved:
     optimizer: str = ""
     attention: str = "sdpa"
     packing: bool = False
+    length_grouped: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
-def resolve(recipe: Recipe, gpu: GpuReading | None) -> Resolved:
+def resolve(recipe: Recipe, gpu: GpuReading | None, facts: ModelFacts | None, data: DataFacts | None) -> Resolved:
     """The values of `recipe` on this GPU, or on the CPU."""
     found = Resolved()
     _precision(found, recipe, gpu)
     _optimizer(found, recipe, gpu)
-    found.reasons["attention"] = "torch's own fused attention: fast, exact, and there on every machine"
-    _packing(found, recipe)
+    batches = batching.choose(recipe, gpu, found.precision, facts, data)
+    found.packing, found.length_grouped = batches.packing, batches.length_grouped
+    found.reasons |= batches.reasons
+    _attention(found, facts)
     return found
 
 
@@ -69,9 +74,13 @@ def _optimizer(found: Resolved, recipe: Recipe, gpu: GpuReading | None) -> None:
         found.optimizer, found.reasons["optimizer"] = "adamw_torch_fused", "AdamW, the usual choice, in one fused kernel a step"
 
 
-def _packing(found: Resolved, recipe: Recipe) -> None:
-    asked = recipe.train.packing
-    found.packing = asked is True
-    found.reasons["packing"] = (
-        "off: with this attention a packed row costs as one long text, which can be slower than padding; true packs" if asked == "auto" else SET
-    )
+def _attention(found: Resolved, facts: ModelFacts | None) -> None:
+    if facts is not None and facts.attention == "eager":
+        found.attention, found.reasons["attention"] = "eager", "this family's attention has a term that no fused kernel here knows"
+    elif found.packing and facts is not None and facts.packs:
+        found.attention = batching.VARLEN
+        found.reasons["attention"] = (
+            "torch's own attention over packed samples, each at the cost of its own length; tried on the model before the first step"
+        )
+    else:
+        found.reasons["attention"] = "torch's own fused attention: fast, exact, and there on every machine"

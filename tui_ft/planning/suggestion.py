@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from tui_ft import units
+from tui_ft.planning.forecast import Setup
 from tui_ft.planning.outlook import Case, Outlook
 from tui_ft.recipe.plan import Memory
 
@@ -21,6 +22,8 @@ class Suggestion:
     case: Case
     memory: Memory
     fits: bool
+    samples: int
+    """That a forward pass holds; on average, where they are packed."""
     reasons: dict[str, str] = field(default_factory=dict)
     """For micro_batch and activation_checkpointing, where they were chosen here."""
 
@@ -30,24 +33,32 @@ class Bounds:
     """What the choice may range over."""
 
     levels: Sequence[bool | int | str]
-    rows: Sequence[int]
-    """Micro-batches, ascending."""
+    samples: Sequence[int]
+    """In one forward pass, ascending."""
     most_rows: dict[bool | int | str, int] = field(default_factory=dict)
     """By level: no more than these, since more ran out of memory before."""
+    row_lengths: dict[int, int] = field(default_factory=dict)
+    """Of packed rows, for each number of samples."""
 
     def allowed(self, level: bool | int | str) -> list[int]:
         """At least one, so that there is something to tell of."""
-        return list(self.rows[: bisect_right(self.rows, self.most_rows[level])] or self.rows[:1]) if level in self.most_rows else list(self.rows)
+        if level not in self.most_rows:
+            return list(self.samples)
+        return list(self.samples[: bisect_right(self.samples, self.most_rows[level])] or self.samples[:1])
+
+    def with_samples(self, case: Case, count: int) -> Case:
+        """`case` with so many samples in a forward pass: rows of their own, or one packed row."""
+        return replace(case, length=self.row_lengths[count]) if case.packed else replace(case, rows=count)
 
 
 def suggest(outlook: Outlook, base: Case, bounds: Bounds, *, largest: bool = False) -> Suggestion | None:
     """The fastest that fits; where nothing does, the level that needs least of the usual ones. None as long as too few forecasts are known to say so.
 
     Args:
-        base: the case whose level and rows are chosen here.
+        base: the case whose level and samples in a forward pass are chosen here.
         largest: take the largest micro-batch that fits, not the fastest.
     """
-    found = [_at_level(outlook, _leveled(base, level), bounds.allowed(level), largest) for level in bounds.levels]
+    found = [_at_level(outlook, _leveled(base, level), bounds, largest) for level in bounds.levels]
     known = [suggestion for suggestion in found if suggestion is not None]
     fitting = [suggestion for suggestion in known if suggestion.fits]
     decisive = [level for level in bounds.levels if level != "offload"] or bounds.levels
@@ -58,65 +69,72 @@ def suggest(outlook: Outlook, base: Case, bounds: Bounds, *, largest: bool = Fal
     else:
         return None  # what needs least is not known yet
     reasons = {}
-    if len(bounds.rows) > 1:
+    if len(bounds.samples) > 1:
         reasons["micro_batch"] = _why_rows(outlook, chosen, bounds)
     if len(bounds.levels) > 1:
         reasons["activation_checkpointing"] = _why_level(outlook, chosen, known)
     return replace(chosen, reasons=reasons)
 
 
-def divisors(effective: int, most: int | None = None) -> list[int]:
-    """Micro-batches that make the effective batch whole, ascending."""
-    small = [n for n in range(1, int(effective**0.5) + 1) if effective % n == 0]
-    every = sorted({*small, *(effective // n for n in small)})
-    return [n for n in every if most is None or n <= most] or [1]
+def at_level(setup: Setup, level: bool | int | str) -> Setup:
+    return setup.model_copy(update={"activation_checkpointing": level})
 
 
 def _leveled(case: Case, level: bool | int | str) -> Case:
-    return replace(case, setup=case.setup.model_copy(update={"activation_checkpointing": level}))
+    return replace(case, setup=at_level(case.setup, level))
 
 
-def _at_level(outlook: Outlook, base: Case, rows: Sequence[int], largest: bool) -> Suggestion | None:
-    """The fastest of `rows` that fits, else the smallest."""
+def _at_level(outlook: Outlook, base: Case, bounds: Bounds, largest: bool) -> Suggestion | None:
+    """The fastest number of samples that fits, else the smallest."""
     if base.setup not in outlook.forecasts:
         return None
+    counts = bounds.allowed(base.setup.activation_checkpointing)
 
     @cache
     def need(count: int) -> Memory:
-        memory = outlook.memory(replace(base, rows=count))
+        memory = outlook.memory(bounds.with_samples(base, count))
         assert memory is not None
         return memory
 
     def is_full(count: int) -> bool:
         return not outlook.has_room(need(count))
 
-    fitting = list(rows[: bisect_right(rows, False, hi=len(rows) - 1, key=is_full)])  # memory grows with the rows ...
-    if not is_full(rows[-1]):
-        fitting.append(rows[-1])  # ... but for the whole batch at once, which holds no gradients of a micro-batch before
+    fitting = counts[: bisect_right(counts, False, hi=len(counts) - 1, key=is_full)]  # memory grows with the samples ...
+    if not is_full(counts[-1]):
+        fitting.append(counts[-1])  # ... but for the whole batch at once, which holds no gradients of a micro-batch before
     if not fitting:
-        least = min((rows[0], rows[-1]), key=lambda count: need(count).total_bytes)
-        return Suggestion(replace(base, rows=least), need(least), False)
-    chosen = fitting[-1] if largest else min(fitting, key=lambda count: (outlook.work(replace(base, rows=count)), -count))
-    return Suggestion(replace(base, rows=chosen), need(chosen), True)
+        chosen = min((counts[0], counts[-1]), key=lambda count: need(count).total_bytes)
+    elif largest:
+        chosen = fitting[-1]
+    else:
+        chosen = min(fitting, key=lambda count: (outlook.work(bounds.with_samples(base, count)), -count))
+    return Suggestion(bounds.with_samples(base, chosen), need(chosen), bool(fitting), chosen)
 
 
 def _why_rows(outlook: Outlook, chosen: Suggestion, bounds: Bounds) -> str:
     case = chosen.case
-    takes = f"{_sequences(case.rows)} of up to {case.length:,} tokens {'takes' if case.rows == 1 else 'take'} {units.size(chosen.memory.total_bytes)}"
+    takes = f"{_words(chosen)} {units.size(chosen.memory.total_bytes)}"
     room = f" of the {units.size(outlook.free)} that may be used" if outlook.free is not None else ""
     if not chosen.fits:
         return f"the smallest: {takes}, more than{room.removeprefix(' of')}"
     level = case.setup.activation_checkpointing
-    following = next((rows for rows in bounds.rows if rows > case.rows), None)
+    following = next((count for count in bounds.samples if count > chosen.samples), None)
     if following is None:
         return f"{takes}{room}"
     if following > bounds.allowed(level)[-1]:
         return f"{takes}{room}; {following} ran out of memory in an earlier run on this GPU"
-    more = outlook.memory(replace(case, rows=following))
+    more = outlook.memory(bounds.with_samples(case, following))
     assert more is not None
     if outlook.has_room(more):
-        return f"{takes}{room}; {following} would fit as well, but longer rows would pad more and gain nothing"
+        return f"{takes}{room}; {following} would fit as well, but {'longer rows gain' if case.packed else 'would pad more and gain'} nothing"
     return f"{takes}{room}; {following} would take {units.size(more.total_bytes)}"
+
+
+def _words(chosen: Suggestion) -> str:
+    length = f"{chosen.case.length:,}"
+    if chosen.case.packed:
+        return f"a packed row of {length} tokens, about {_sequences(chosen.samples).replace('sequence', 'sample')}, takes"
+    return f"{_sequences(chosen.samples)} of up to {length} tokens {'takes' if chosen.samples == 1 else 'take'}"
 
 
 def _sequences(count: int) -> str:
@@ -139,4 +157,4 @@ def _why_level(outlook: Outlook, chosen: Suggestion, known: Sequence[Suggestion]
     if not without.fits:
         return f"{name}: without it even one sequence at a time takes {units.size(without.memory.total_bytes)}, more than may be used"
     ratio = outlook.work(without.case) / outlook.work(chosen.case)
-    return f"{name}: without it only {_sequences(without.case.rows)} at a time would fit, which takes {ratio:.2f} times as long"
+    return f"{name}: without it only {_sequences(without.samples)} at a time would fit, which takes {ratio:.2f} times as long"

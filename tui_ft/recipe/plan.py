@@ -70,6 +70,7 @@ class Plan(BaseModel):
     precision: Literal["bf16", "fp16", "fp32"]
     optimizer: str = "adamw_torch"
     packing: bool = False
+    row_length: int | None = Field(None, description="Tokens of a packed row; None: prompt.max_length, or nothing is packed.")
     attention: str = "sdpa"
     activation_checkpointing: bool | int | Literal["offload"] = False
     length_grouped: bool = Field(False, description="Batches of like lengths, so that less padding is computed.")
@@ -102,3 +103,11 @@ class Plan(BaseModel):
     parameters: int | None = None
     reasons: dict[str, str] = Field(default_factory=dict, description="For each resolved value, one sentence: why this one.")
     warnings: list[str] = Field(default_factory=list)
+
+    @property
+    def batch_words(self) -> str:
+        """`4 × 4`, or `2 packed rows of 3,396 tokens`."""
+        if not self.packing or self.row_length is None:
+            return f"{self.micro_batch} × {self.accumulation}"
+        rows = "one packed row" if self.accumulation == 1 else f"{self.accumulation} packed rows"
+        return f"{rows} of {self.row_length:,} tokens"

@@ -31,6 +31,10 @@ def parse_bytes(text: str | int) -> int:
     return int(float(match[1]) * BYTES[match[2]])
 
 
+SET = "set in the recipe"
+"""The reason for a value that a person gave."""
+
+
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, and no value is silently turned into another type."""
 
@@ -157,6 +161,9 @@ class Train(Section):
         description="Recompute activations instead of keeping them: much less memory, about a third slower. A number does it for every n-th layer.",
     )
     packing: bool | Auto = Field("auto", description="Put several short samples into one row: no padding, much faster on short data.")
+    length_grouped: bool | Auto = Field(
+        "auto", description="Make batches of samples of like length, in random order: little padding where samples are not packed."
+    )
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Pull of the weights towards zero per step; 0 to 0.1.")
     max_grad_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="Gradients longer than this are shortened to it; 0 switches clipping off.")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(42, description="Same seed, same data order, same adapters at the start.")

@@ -32,6 +32,7 @@ SAMPLES, SAMPLE = 16, 1 << 20
 _IRRELEVANT = {
     "data.source", "data.max_bad_rows",  # the rows themselves are compared
     "train.epochs", "train.max_steps",  # how far, not what; and a person may change it
+    "train.length_grouped",  # the plan's own is compared
     "train.micro_batch",  # halved when memory runs out; the effective batch stays
     "train.activation_checkpointing",  # recomputes the same numbers
     "model.revision",  # a name that may move: the run stays with its commit
@@ -73,6 +74,7 @@ def settings_of(recipe: Recipe, plan: Plan) -> dict[str, Any]:
         "train.packing": plan.packing,
         "train.effective_batch": plan.effective_batch,
         "plan.length_grouped": plan.length_grouped,
+        "plan.row_length": plan.row_length,
         "plan.attention": plan.attention,
         "hardware.gpus": plan.gpu.name if plan.gpu else "none",
     }

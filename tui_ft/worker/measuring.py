@@ -58,7 +58,7 @@ class Measured:
 
     def _entry(self, outcome: str, cause: str) -> dict[str, Any]:
         plan, recipe = self.run.plan(self.attempt), self.run.recipe()
-        memory, longest = plan.memory, recipe.prompt.max_length if plan.packing else plan.longest
+        memory, longest = plan.memory, plan.row_length if plan.packing else plan.longest
         seconds = sum(seconds for seconds, _ in self._times)
         return {
             "attempt": self.attempt,

@@ -191,12 +191,12 @@ def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples
     go_offline()  # so that an outage of the Hub cannot stop a save
     _leave_if_told(inbox)
     if plan.packing:
-        attention = packing.isolate(model, len(tokenizer))
+        attention = packing.isolate(model, len(tokenizer), need=plan.attention)
         if attention is None:
             cause = "packed documents would read one another in this model: it does not tell its attention where they end"
             journal.alert("packing", "warning", cause, "Batches of like lengths are padded instead.")
         else:
-            samples = _pack(samples, recipe.prompt.max_length)
+            samples = _pack(samples, plan.row_length or recipe.prompt.max_length)
     new_tokens = _added_markers(tokenizer) if recipe.prompt.add_tokens else []
     return adapters.make_trainable(model, method, new_tokens, checkpointing=bool(plan.activation_checkpointing)), samples
 
@@ -223,7 +223,7 @@ def _resolve(run: Run, recipe: Recipe, plan: Plan, samples: Samples, model: Any,
         reason = f"{rows} packed rows of micro-batch 1 hold the mean tokens of {plan.effective_batch} single samples"
         changes["reasons"] = {**plan.reasons, "micro_batch": reason}
     elif plan.packing:
-        changes["length_grouped"] = True
+        changes |= {"length_grouped": True, "row_length": None, **_unpacked(recipe, plan)}
         reason = "packed documents would read one another in this model; batches of like lengths waste little on padding"
         changes["reasons"] = {**plan.reasons, "packing": reason, "length_grouped": reason}
     plan = plan.model_copy(update=changes)
@@ -235,6 +235,15 @@ def _resolve(run: Run, recipe: Recipe, plan: Plan, samples: Samples, model: Any,
     journal.tell("plan", **plan.model_dump(mode="json"))
     print(f"trainable parameters: {trainable:,} of {everything:,} ({trainable / max(1, everything):.2%})", flush=True)
     return plan
+
+
+def _unpacked(recipe: Recipe, plan: Plan) -> dict[str, int]:
+    """The micro-batch of single samples that is sure to take no more memory than the packed row of the plan."""
+    if plan.row_length is None:
+        return {}
+    most = max(1, plan.row_length // recipe.prompt.max_length)
+    rows = max(n for n in range(1, min(most, plan.effective_batch) + 1) if plan.effective_batch % n == 0)
+    return {"micro_batch": rows, "accumulation": plan.effective_batch // rows}
 
 
 def _steps_per_epoch(rows: int, plan: Plan) -> int:
@@ -259,7 +268,7 @@ def _arguments(run: Run, recipe: Recipe, plan: Plan, samples: Samples, steering:
         output_dir=str(run.checkpoints),
         max_steps=steering.furthest(plan.steps or 0),  # the conductor ends it where it is to end
         per_device_train_batch_size=plan.micro_batch,
-        per_device_eval_batch_size=plan.micro_batch,
+        per_device_eval_batch_size=_evaluated_at_once(recipe, plan, samples),
         gradient_accumulation_steps=plan.accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule,
@@ -291,6 +300,11 @@ def _arguments(run: Run, recipe: Recipe, plan: Plan, samples: Samples, steering:
         dataloader_persistent_workers=False,  # with dropout they would not resume exactly
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+def _evaluated_at_once(recipe: Recipe, plan: Plan, samples: Samples) -> int:
+    """Validation samples of a forward pass: as many as train in one; packed, as many as are sure to fit into a row's memory."""
+    return max(1, (plan.row_length or 0) // recipe.prompt.max_length) if samples.packed else plan.micro_batch
 
 
 def _recompute_kwargs(recompute: bool | int | str) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ def plan_line(known: Known) -> Content:
         return Content.assemble(("Plan: ", MUTED), line(found.error, style="$text-error"))
     if plan is None:
         return Content.styled("Plan: …", MUTED)
-    facts = [f"batch {plan.micro_batch} × {plan.accumulation}"]
+    facts = [f"batch {plan.batch_words}"]
     facts += [f"{plan.steps} steps"] if plan.steps else []
     facts += [units.duration(plan.seconds)] if plan.seconds else []
     facts += [f"{units.size(plan.disk_bytes)} disk"] if plan.disk_bytes else []
@@ -122,12 +122,12 @@ def _fields(count: int) -> str:
 
 def _values(plan: Plan, disk_free: int | None) -> list[Content]:
     rows = {
-        "batch": f"{plan.micro_batch} × {plan.accumulation} = {plan.effective_batch}",
+        "batch": f"{plan.effective_batch} = {plan.batch_words}",
         "steps": f"{plan.steps:,}" if plan.steps else "after counting the rows",
         **({"tokens": f"{units.count(plan.tokens_per_step)} a step"} if plan.tokens_per_step else {}),
         "precision": plan.precision,
         "optimizer": plan.optimizer,
-        "packing": _YES_NO[str(plan.packing)],
+        "batching": "packed" if plan.packing else "like lengths" if plan.length_grouped else "padded",
         "attention": plan.attention,
         "recompute": _YES_NO.get(str(plan.activation_checkpointing), f"{plan.activation_checkpointing}"),
         "time": _time(plan),

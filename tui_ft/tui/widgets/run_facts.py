@@ -29,7 +29,7 @@ def facts(run: Run, summary: Summary, width: int) -> Content:
         ]
         plan = run.plan()
         halved = " (less memory)" if endings.REASON in plan.reasons else ""
-        rows.append(("batch", f"{plan.effective_batch} = {plan.micro_batch} × {plan.accumulation} · {plan.precision}{halved}"))
+        rows.append(("batch", f"{plan.effective_batch} = {plan.batch_words} · {plan.precision}{halved}"))
     except TuiFtError:
         pass
     if summary.trainable_parameters and summary.parameters:

@@ -60,7 +60,7 @@ class PromptStep(Step):
                 prompt.max_length,
                 overlong=prompt.overlong,
                 sampled=known[1],
-                batch=plan.micro_batch if plan else None,
+                batch=plan.micro_batch if plan and not plan.packing else None,
                 counting="counting the rest" if exact.busy else "",
             )
 

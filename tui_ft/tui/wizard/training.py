@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Length": ("train.epochs", "train.max_steps"),
-    "Batch": ("train.effective_batch", "train.micro_batch", "train.packing", "train.activation_checkpointing"),
+    "Batch": ("train.effective_batch", "train.micro_batch", "train.packing", "train.length_grouped", "train.activation_checkpointing"),
     "Optimizer": (
         "train.learning_rate",
         "train.schedule",
@@ -68,8 +68,8 @@ class TrainingStep(Step):
         plan = self.backstage.plan.value
         if plan:
             shown = Content.assemble(
-                ("micro-batch ", MUTED),
-                (f"{plan.micro_batch} × {plan.accumulation}", "bold"),
+                ("a step is " if plan.packing else "micro-batch ", MUTED),
+                (plan.batch_words, "bold"),
                 content(f"  {plan.reasons.get('micro_batch', '')}", MUTED),
             )
             self.query_one("#training-batch", Static).update(shown)
