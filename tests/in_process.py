@@ -65,17 +65,20 @@ def small_recipe(model: Path, folder: Path, **sections: dict[str, Any]) -> Recip
     )
 
 
-def train_in_process(recipe: Recipe | None = None, *, run: Run | None = None, stop_at: int | None = None, plan: dict[str, Any] | None = None) -> Run:
+def train_in_process(
+    recipe: Recipe | None = None, *, run: Run | None = None, stop_at: int | None = None, plan: Plan | dict[str, Any] | None = None
+) -> Run:
     """One attempt, from its first event to its last: the first of a new run of `recipe`, or the next one of `run`.
 
     Args:
         stop_at: at the end of this optimizer step a stop command lies in the run's inbox, as `tui-ft stop` writes it.
-        plan: what the attempt's plan shall say otherwise than the planner, or than the attempt before, did.
+        plan: the whole one of a new run, or what it shall say otherwise than the planner, or than the attempt before, did.
     """
-    changes = plan or {}
+    changes = plan if isinstance(plan, dict) else {}
     if run is None:
         assert recipe is not None
-        run = store.create(recipe, make_plan(recipe, hardware=Hardware()).model_copy(update=changes))
+        made = plan if isinstance(plan, Plan) else make_plan(recipe, hardware=Hardware()).model_copy(update=changes)
+        run = store.create(recipe, made)
         attempt = 1
     else:
         attempt = run.attempt() + 1

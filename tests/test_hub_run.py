@@ -47,7 +47,7 @@ def test_a_run_fetches_its_model_and_tells_of_it(hub: LocalHub) -> None:
     total = sum(len(data) for name, data in hub.repositories["org/tiny"].files.items() if name.endswith((".json", ".safetensors")))
     assert [told[0]["done"], told[-1]["done"], told[-1]["total"]] == [told[0]["done"], total, total] and told[0]["done"] < total
     hub.close()  # without the Hub the same model is there
-    assert tui_ft_json(*arguments())["state"] == "finished"
+    assert tui_ft_json("plan", "demo", *arguments()[2:], "--instant")["parameters"] == done["parameters"]
 
 
 def test_a_dataset_of_the_hub_is_previewed_and_later_found_in_the_cache(hub: LocalHub) -> None:

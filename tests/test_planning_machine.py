@@ -170,6 +170,7 @@ def test_a_start_is_refused_for_memory_unless_forced_and_for_disk_always(
 ) -> None:
     from tui_ft import start
 
+    monkeypatch.setattr(start, "TRACE_SECONDS", 0.1)  # what a trace would add is no part of this
     seen = DataFacts(None, ())
     tiny = Hardware(gpus=(GpuReading(0, "", "Tiny", (8, 0), 10_000, 5_000, None, None, None),))
     with pytest.raises(ConfigError, match=r"cannot fit(.|\n)*--force"):

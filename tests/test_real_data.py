@@ -1,6 +1,6 @@
 """The real small model learns from the real datasets, by one command each.
 
-What is always run: chats without and with NF4, and instructions, half the steps at half the length. With TUI_FT_SLOW=1 all fifteen
+What is always run: chats without and with NF4, half the steps at half the length. With TUI_FT_SLOW=1 all fifteen
 combinations run in full: LoRA of rank 8 on every linear layer, 512 tokens, 60 steps of 8, learning rate 1e-2; some ten minutes on two cores.
 """
 
@@ -64,7 +64,7 @@ def train(shared_data: Path, folder: Path, dataset: str, quantization: str, sett
 
 @pytest.mark.parametrize(
     ("dataset", "quantization", "settings"),
-    [("oasst-chatml", "none", SHORT), ("alpaca", "none", SHORT), ("sharegpt", "nf4", SHORT)],
+    [("oasst-chatml", "none", SHORT), ("sharegpt", "nf4", SHORT)],
     ids=lambda value: value if isinstance(value, str) else "short",
 )
 @pytest.mark.skipif(SLOW, reason="the full combinations run instead")

@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
 from tui_ft.hardware import GpuReading, Hardware
+from tui_ft.planning import planner
 from tui_ft.recipe import Gpu, Memory, Plan
 from tui_ft.recipe.plan import Option
 from tui_ft.tui.app import TuiFtApp
@@ -141,6 +142,7 @@ async def test_the_bar_follows_every_change_and_a_new_forecast_is_traced_behind_
     recorded.install(monkeypatch, recorded.RTX_WITH_A_DESKTOP)
     monkeypatch.setattr(WizardScreen, "PAUSE", 0.05)
     monkeypatch.setattr(lookups, "is_here", lambda recipe: False)  # no look at the data, which other tests are about
+    monkeypatch.setattr(planner.options, "wanted_setups", lambda recipe, case: [])  # nor at other weights, each a trace more
     app = TuiFtApp()
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await open_wizard(pilot, app)
