@@ -41,7 +41,7 @@ def choose(recipe: Recipe, gpu: GpuReading | None, precision: str, facts: ModelF
     words = f"padded as they come, rows would hold {100 * full:.0f} % of their length in tokens" if full is not None else ""
     if asked.packing == "auto":
         packing, why = _packs(recipe, gpu, precision, facts, lengths, full)
-        reason = f"{words}; {why}" if words and full and full <= FULL else why
+        reason = f"{why}; {words}" if full is not None and full <= FULL else why
     else:
         packing, reason = asked.packing, SET
     reasons = {"packing": reason}
@@ -93,4 +93,4 @@ def _packs(
         return False, "off: the attention kernel for packed rows needs 16 bits"
     if recipe.train.effective_batch * sum(lengths) / len(lengths) < lengths[-1]:
         return False, "off: a step has fewer tokens than the longest sample alone"
-    return True, "packed, nothing is padded, and each sample attends to itself alone"
+    return True, "on: packed rows need no padding, and each sample attends to itself alone"

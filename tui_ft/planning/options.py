@@ -20,6 +20,8 @@ SHORTEST = 256
 """Tokens below which samples are not cut further unasked."""
 ALIKE = 0.03
 """Speeds that differ by no more are not told apart."""
+LITTLE = 0.005
+"""A share of the memory that is not worth a change."""
 SMALL_OPTIMIZER = "adamw_8bit"
 """AdamW with 8-bit states, not paged: what is paged lies on the GPU all the same until something pushes it out."""
 
@@ -102,7 +104,7 @@ def _told(outlook: Outlook, base: Case, need: Memory, changes: Sequence[Change],
     if memory is None:
         return None
     ratio = outlook.work(case) / outlook.work(base)
-    if memory.total_bytes >= need.total_bytes and ratio > 1 - ALIKE:
+    if memory.total_bytes > need.total_bytes * (1 - LITTLE) and ratio > 1 - ALIKE:
         return None
     text = f"{words}: {_compared(memory.total_bytes, need.total_bytes)}, {_slower(ratio)}"
     fits: bool | None = None
@@ -179,7 +181,7 @@ def _of_setup(recipe: Recipe, case: Case) -> Iterator[Change]:
 
 
 def _of_size(recipe: Recipe, case: Case, longest: int) -> Iterator[Change]:
-    length = longest // 2
+    length = longest // 2 if case.length == longest else 0  # a packed row holds many samples: shorter ones take no less
     while length >= SHORTEST:
         yield Change("length", {"prompt.max_length": length}, f"with samples of at most {length:,} tokens", replace(case, length=length))
         length //= 2
