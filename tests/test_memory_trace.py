@@ -17,6 +17,7 @@ from peft import PeftModel
 from torch.profiler import ProfilerActivity, profile
 
 from tui_ft.modeling import inventory
+from tui_ft.modeling.trace import measure, step
 from tui_ft.modeling.trace.fit import fit
 from tui_ft.modeling.trace.setup import Setup
 from tui_ft.planning.forecast import Fit
@@ -198,3 +199,25 @@ def compare(bench: Bench, family: str, method: dict[str, Any], plan: dict[str, A
         f"{step.rows} × {step.length}: {step.bytes:,} bytes, forecast {told.total_bytes:,} ({told.phase}): {told.total_bytes / step.bytes - 1:+.3%}"
     )
     assert told.total_bytes == pytest.approx(step.bytes, rel=CLOSE)
+
+
+def test_what_a_real_step_takes_beyond_the_trace_enters_the_measured_tier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that holds 8 MiB more than it should, run for real: the measured forecast holds 8 MiB more in every phase, and nothing else."""
+    more = 8 << 20
+    setup = Setup.parse({"kind": "lora", "precision": "fp32", "optimizer": "adamw_torch", "device": "cpu"})
+    traced = fit(config_of("llama", 2), setup)
+    run = step.run
+
+    def greedy(model: Any, setup: Setup, meter: step.Meter, **sizes: Any) -> None:
+        held = torch.empty(more if isinstance(meter, measure.CountingMeter) else 0, dtype=torch.uint8)
+        meter.tag(held, "activations")
+        run(model, setup, meter, **sizes)
+        assert held.nbytes in (0, more)
+
+    monkeypatch.setattr(measure, "TOKENS", (256, 512))
+    monkeypatch.setattr(measure.step, "run", greedy)
+    measured, seconds = measure.measured(config_of("llama", 2), setup, traced)
+    before, after = Fit.model_validate(traced), Fit.model_validate(measured)
+    assert after.tier == "measured" and seconds > 0 and after.flops_per_second and after.flops_per_second > 1e9
+    for batch in ((4, 512, 16), (1, 1024, 16), (8, 2048, 16)):
+        assert after.memory(*batch).total_bytes - before.memory(*batch).total_bytes == pytest.approx(more, rel=1e-6)
