@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: demo test test-faults check bench-data bench-memory clean
+.PHONY: demo test test-faults check bench-data bench-memory bench-speed clean
 
 demo: $(READY)  ## the wizard on the demo preset; without a terminal the demo run to its end
 	$(BIN)/tui-ft demo
@@ -28,6 +28,9 @@ bench-data: $(READY)  ## our preparation of data against trl's own, language det
 
 bench-memory: $(READY)  ## the forecast of memory against real runs on a GPU, without one against small models; nine minutes a call
 	$(BIN)/python scripts/bench_memory.py
+
+bench-speed: $(READY)  ## our training against plain trl in several ways, on the same samples; half an hour and more on two cores
+	$(BIN)/python scripts/bench_speed.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "tui-ft needs Python 3.11 to 3.13: make PYTHON=python3.12 demo"; exit 1; }

@@ -4,7 +4,7 @@ Each arm trains one epoch of the same samples in a process of its own; the arms 
 every real token was trained on once, and if the epoch's mean loss is that of the plain padded training. Prints real tokens a second and the
 paired ratios, writes them as JSON, and ends with 1 below the goals.
 
-    python scripts/bench_speed.py [--texts FILE.jsonl] [--tokenizer FOLDER] [--rows 320] [--pairs 5] [--out docs/bench/speed.json]
+    python scripts/bench_speed.py [--texts FILE.jsonl] [--tokenizer FOLDER] [--rows 320] [--pairs 5] [--arms …] [--out docs/bench/speed.json]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -32,7 +33,7 @@ LOSS_TOLERANCE = 0.03
 """Of the epoch's mean loss, for orders that differ: the model changes while it is measured."""
 LENGTH = 512
 BATCH, PASS = 16, 4
-"""Samples an optimizer step, and in one pass of an arm that pads."""
+"""Samples an optimizer step, and in one pass of trl's arms."""
 RATE = 5e-4
 SIZES = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4, "max_position_embeddings": LENGTH}
 OURS: dict[str, dict[str, Any]] = {
@@ -41,13 +42,15 @@ OURS: dict[str, dict[str, Any]] = {
     "ours, like lengths": {"packing": False, "length_grouped": True},
     "ours, packed": {"packing": True, "length_grouped": False},
 }
-"""What the plan shall say otherwise than the planner does."""
+"""What the recipe's section train says besides; `ours` leaves all to the planner."""
 TRLS: dict[str, dict[str, Any]] = {
     "trl, padded to the maximum": {},
     "trl, padded": {},
     "trl, like lengths": {"train_sampling_strategy": "group_by_length"},
     "trl, packed": {"padding_free": True, "per_device_train_batch_size": 1},
 }
+START, END = "<!-- bench-speed -->", "<!-- /bench-speed -->"
+"""What stands between them in docs/speed.md is written here."""
 NAIVE, REFERENCE = "trl, padded to the maximum", "trl, padded"
 
 
@@ -59,6 +62,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--arms", nargs="*", help="only these, besides ours and the two that goals speak of")
     parser.add_argument("--out", type=Path, default=Path("docs/bench/speed.json"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/speed.md"))
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -93,14 +97,14 @@ def prepare(work: Path, options: argparse.Namespace) -> None:
     tokenizer.save_pretrained(work / "model")
 
 
-def recipe_of(work: Path) -> dict[str, Any]:
+def recipe_of(work: Path, changes: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": "speed",
         "model": {"name": str(work / "model")},
         "data": {"source": str(work / "texts.jsonl"), "format": "text", "validation": 0},
         "prompt": {"template": "text", "max_length": LENGTH},
         "method": {"kind": "full"},
-        "train": {"epochs": 1, "effective_batch": BATCH, "learning_rate": RATE, "schedule": "constant", "warmup": 0},
+        "train": {"epochs": 1, "effective_batch": BATCH, "learning_rate": RATE, "schedule": "constant", "warmup": 0, **changes},
         "evaluate": {"every": "never"},
         "checkpoints": {"every": 100_000},
     }
@@ -115,21 +119,25 @@ def train_ours(work: Path, arm: str) -> dict[str, Any]:
     from tui_ft.runs.events import EventReader
     from tui_ft.worker import __main__ as worker
 
-    recipe = validate(recipe_of(work))
+    recipe = validate(recipe_of(work, OURS[arm]))
     plan = make_plan(recipe, facts=model_facts.facts(recipe.model), data=data_facts.look(recipe))
-    plan = plan.model_copy(update={"micro_batch": PASS, "accumulation": BATCH // PASS, **OURS[arm]})
     run = store.create(recipe, plan)
     told, sys.stdout = sys.stdout, sys.stderr
     sys.argv = ["worker", str(run.path), "1"]
     worker.main()
     sys.stdout = told
     steps = [event for event in EventReader(run).poll() if event["type"] == "step"]
-    tokens = [now["tokens"] - before for now, before in zip(steps, [0, *(step["tokens"] for step in steps)], strict=False)]
-    seconds = sum(count / step["tokens_per_second"] for count, step in zip(tokens, steps, strict=True))
-    loss = sum(count * step["loss"] for count, step in zip(tokens, steps, strict=True)) / sum(tokens)
     made = run.plan()
     how = f"packed, {made.attention}" if made.packing else "like lengths" if made.length_grouped else "padded"
-    return {"tokens": sum(tokens), "seconds": seconds, "loss": loss, "steps": len(steps), "how": how}
+    return {"how": how, **summary([(datetime.fromisoformat(step["t"]).timestamp(), step["tokens"], step["loss"]) for step in steps])}
+
+
+def summary(steps: list[tuple[float, int, float]]) -> dict[str, Any]:
+    """Of (time of its end, tokens up to here, loss) of each step. The first warms up: its tokens count for the loss alone."""
+    times, tokens, losses = zip(*steps, strict=True)
+    each = [now - before for now, before in zip(tokens, (0, *tokens), strict=False)]
+    loss = sum(count * loss for count, loss in zip(each, losses, strict=True)) / tokens[-1]
+    return {"tokens": tokens[-1], "speed": (tokens[-1] - tokens[0]) / (times[-1] - times[0]), "loss": loss, "steps": len(steps)}
 
 
 def train_trl(work: Path, arm: str) -> dict[str, Any]:
@@ -152,21 +160,20 @@ def train_trl(work: Path, arm: str) -> dict[str, Any]:
     if arm == NAIVE:
         settings["pad_to_multiple_of"] = LENGTH
     model = AutoModelForCausalLM.from_pretrained(work / "model", dtype=torch.float32)
-    told: list[tuple[int, float]] = []
+    told: list[tuple[float, int, float]] = []
 
     class Losses(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
             if "loss" in logs:
-                told.append((counted[0] - sum(count for count, _ in told), logs["loss"]))
+                told.append((time.perf_counter(), counted[0], logs["loss"]))
 
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            clock.append(time.perf_counter())
+    class Counting(SFTTrainer):
+        def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            counted[0] += int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else inputs["input_ids"].numel()
+            return super().training_step(model, inputs, *args, **kwargs)
 
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            clock.append(time.perf_counter())
-
-    counted, clock = [0], []
-    trainer = SFTTrainer(
+    counted = [0]
+    trainer = Counting(
         model=model,
         train_dataset=samples,
         processing_class=tokenizer,
@@ -178,17 +185,8 @@ def train_trl(work: Path, arm: str) -> dict[str, Any]:
             seed=42, **settings,
         ),
     )  # fmt: skip
-    collate = trainer.data_collator
-
-    def counting(batch: list[dict[str, Any]]) -> Any:
-        made = collate(batch)
-        counted[0] += int(made["attention_mask"].sum()) if "attention_mask" in made else made["input_ids"].numel()
-        return made
-
-    trainer.data_collator = counting
     trainer.train()
-    loss = sum(count * loss for count, loss in told) / sum(count for count, _ in told)
-    return {"tokens": counted[0], "seconds": clock[1] - clock[0], "loss": loss, "steps": len(told), "how": arm.removeprefix("trl, ")}
+    return {"how": arm.removeprefix("trl, "), **summary(told)}
 
 
 def compare(work: Path, options: argparse.Namespace) -> int:
@@ -201,9 +199,9 @@ def compare(work: Path, options: argparse.Namespace) -> int:
             print("\n".join(void), file=sys.stderr)
             return 1
         rounds.append(turn)
-        told = (f"{arm} {turn[arm]['tokens'] / turn[arm]['seconds']:,.0f}" for arm in arms)
+        told = (f"{arm} {turn[arm]['speed']:,.0f}" for arm in arms)
         print(f"round {number + 1}, real tokens/s: {', '.join(told)}", flush=True)
-    speeds = {arm: [turn[arm]["tokens"] / turn[arm]["seconds"] for turn in rounds] for arm in arms}
+    speeds = {arm: [turn[arm]["speed"] for turn in rounds] for arm in arms}
     ratios = {arm: [turn["ours"] / other for turn, other in zip(_turns(speeds, arms), speeds[arm], strict=True)] for arm in arms if arm != "ours"}
     best = max((arm for arm in arms if arm in TRLS), key=lambda arm: statistics.median(speeds[arm]))
     figures = {
@@ -226,6 +224,10 @@ def compare(work: Path, options: argparse.Namespace) -> int:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if options.docs.exists():
+        page = options.docs.read_text(encoding="utf-8")
+        told = f"{START}\n{table(figures)}\n{END}"
+        options.docs.write_text(re.sub(f"{START}.*{END}", lambda _: told, page, flags=re.DOTALL), encoding="utf-8")
     return verdict(figures)
 
 
@@ -246,6 +248,22 @@ def reasons_against(turn: dict[str, dict[str, Any]]) -> list[str]:
         for arm, told in turn.items()
         if abs(told["loss"] / reference["loss"] - 1) > LOSS_TOLERANCE
     ]
+
+
+def table(figures: dict[str, Any]) -> str:
+    libraries = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
+    lines = [
+        f"{figures['date']}, {figures['hardware']}, {libraries}.",
+        f"{figures['rows']} samples, {figures['tokens']:,} real tokens; ours: {figures['ours']}.",
+        "",
+        "| arm | real tokens/s | ours over it | spread |",
+        "|---|---|---|---|",
+    ]
+    for arm, told in figures["arms"].items():
+        low, high = told.get("ratio_spread", (1, 1))
+        ratio = f"{told['ours_over_it']:.2f} | {low:.2f} to {high:.2f}" if "ours_over_it" in told else " | "
+        lines.append(f"| {arm} | {told['tokens_per_second']:,.0f} | {ratio} |")
+    return "\n".join(lines)
 
 
 def verdict(figures: dict[str, Any]) -> int:

@@ -206,7 +206,7 @@ def test_packing_warns_for_families_that_leak() -> None:
 def test_the_suggested_batch_divides_and_is_careful(hardware: Hardware, effective: int, length: int) -> None:
     made = plan(hardware, facts=None, train__effective_batch=effective, prompt__max_length=length)
     assert made.micro_batch * made.accumulation == made.effective_batch == effective
-    assert made.micro_batch == 1 or made.micro_batch * length <= (8192 if hardware is CPU else 4096)
+    assert made.micro_batch == 1 or made.micro_batch * length <= (2048 if hardware is CPU else 4096)
     assert made.micro_batch <= 8 and "careful" in made.reasons["micro_batch"]
 
 

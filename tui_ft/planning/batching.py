@@ -85,11 +85,9 @@ def _packs(
         return False, "off until the samples' lengths are known"
     if full > FULL:
         return False, f"off: the samples are of much the same length, and rows {100 * full:.0f} % full without it"
-    if gpu is None:
-        return False, "off: on a CPU batches of like lengths are as fast"
     if facts is None or not facts.packs:
         return False, "off: this model's attention is not known to keep packed samples apart"
-    if precision == "fp32":
+    if gpu is not None and precision == "fp32":
         return False, "off: the attention kernel for packed rows needs 16 bits"
     if recipe.train.effective_batch * sum(lengths) / len(lengths) < lengths[-1]:
         return False, "off: a step has fewer tokens than the longest sample alone"

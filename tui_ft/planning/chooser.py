@@ -34,7 +34,7 @@ class Chooser:
 
     def suggestion(self, outlook: Outlook, case: Case, levels: tuple[bool | int | str, ...]) -> Suggestion | None:
         train = self.recipe.train
-        rows = self._row_lengths(case)
+        rows = self._row_lengths(case, batching.LONGEST_ROW if self.gpu else batch.CPU_TOKENS)
         if train.micro_batch != "auto":
             self.reasons["micro_batch"] = SET
         limits = {level: self._allowed(case, tokens, rows) for level in levels if (tokens := self._ran_out(case, level)) is not None}
@@ -48,7 +48,7 @@ class Chooser:
             self.reasons["memory"] = f"{tier}; the most is held in {chosen.memory.phase or 'the step'}, with {self._longest_words(chosen.case)}"
         return chosen
 
-    def _row_lengths(self, case: Case, most: int = batching.LONGEST_ROW) -> dict[int, int]:
+    def _row_lengths(self, case: Case, most: int) -> dict[int, int]:
         """For each number of samples that a forward pass may hold, how long its rows are."""
         train = self.recipe.train
         mean = self.data.mean if self.data else None
