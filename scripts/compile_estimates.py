@@ -41,7 +41,10 @@ HIDDEN = {GROUPED: 2112, WHOLE: 1856}  # a multiple of the heads, and no other d
 SMALL, LARGE = 30464, 54784  # below and above the head's tile of 32,768 tokens of the vocabulary
 _WEIGHTS = PARTS.index("weights")
 
-_LORA = [{"kind": "lora", "quantization": q, "dropout": d} for q, d in product(("none", "nf4", "int8"), (True, False))]
+_LORA = [
+    {"kind": "lora", "quantization": weights, "dropout": drops, "fused": not drops and weights != "int8"}
+    for weights, drops in product(("none", "nf4", "int8"), (True, False))
+]
 _FULL = [{"kind": "full", "optimizer": optimizer} for optimizer in ("adamw_torch_fused", "adamw_8bit")]
 SETUPS = [Asked(**method, activation_checkpointing=level) for method, level in product([*_LORA, *_FULL], (False, True))]
 
