@@ -258,7 +258,6 @@ def on_cpu(work: Path, rows: list[dict[str, Any]], options: argparse.Namespace, 
 
     from tui_ft.modeling import inventory
     from tui_ft.modeling.trace.fit import fit
-    from tui_ft.modeling.trace.setup import Setup
     from tui_ft.planning.forecast import Fit
 
     done = {row["model"] for row in rows}
@@ -270,9 +269,8 @@ def on_cpu(work: Path, rows: list[dict[str, Any]], options: argparse.Namespace, 
             folder = bench.model(family, cases.LAYERS)
             with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
                 step = bench.train(folder, method, plan, count, length)
-            wanted = {"kind": "lora", "r": 4, "dropout": 0.0, "precision": "fp32", "optimizer": "adamw_torch", "device": "cpu", **method, **plan}
-            setup = Setup.parse({**wanted, "dropout": wanted["dropout"] > 0})
-            told = Fit.model_validate(fit(inventory.read_config(str(folder)), setup)).memory(step.rows, step.length, wanted["r"])
+            setup, rank = cases.setup_of(method, plan)
+            told = Fit.model_validate(fit(inventory.read_config(str(folder)), setup)).memory(step.rows, step.length, rank)
             error = told.total_bytes / step.bytes - 1
             row = {"model": name, "rows": step.rows, "length": step.length, "predicted": told.total_bytes, "allocated": step.bytes, "error": error}
             rows.append(row)

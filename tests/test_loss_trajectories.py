@@ -30,6 +30,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {  # train secti
     "packed": ({"packing": True}, {}, CLOSE),
     "checkpointing": ({"micro_batch": 4, "activation_checkpointing": True}, {}, SAME),
     "checkpointing every second layer": ({"micro_batch": 4, "activation_checkpointing": 2}, {}, SAME),
+    "peft's own adapters": ({"micro_batch": 8}, {"fused_lora": False}, CLOSE),
     "plain attention": ({"micro_batch": 8}, {"attention": "eager"}, CLOSE),
 }
 

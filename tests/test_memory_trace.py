@@ -20,7 +20,8 @@ from tui_ft.modeling import inventory
 from tui_ft.modeling.trace import measure, step
 from tui_ft.modeling.trace.fit import fit
 from tui_ft.modeling.trace.setup import Setup
-from tui_ft.planning.forecast import Fit
+from tui_ft.planning.forecast import Fit, is_fused
+from tui_ft.recipe.schema import Method
 from tui_ft.worker.trainer import Hooks, Trainer
 
 WIDE = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 258, "max_position_embeddings": 4096}
@@ -138,6 +139,13 @@ def _peak(profiled: Any) -> int:
     return most
 
 
+def setup_of(method: dict[str, Any], plan: dict[str, Any]) -> tuple[Setup, int]:
+    """What such a training is traced as, and its rank."""
+    section = Method.model_validate({"kind": "lora", "r": 4, "dropout": 0.0, **method})
+    usual = {"precision": "fp32", "optimizer": "adamw_torch", "device": "cpu", "fused": is_fused(section)}
+    return Setup.parse({**usual, **section.model_dump(), "dropout": section.dropout > 0, **plan}), section.r
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
@@ -192,9 +200,8 @@ def compare(bench: Bench, family: str, method: dict[str, Any], plan: dict[str, A
     """A forecast from traces of fewer layers, other rows and other lengths, against two steps of training."""
     folder = bench.model(family, LAYERS)
     step = bench.train(folder, method, plan, rows, length)
-    wanted = {"kind": "lora", "r": 4, "dropout": 0.0, "precision": "fp32", "optimizer": "adamw_torch", "device": "cpu", **method, **plan}
-    setup = Setup.parse({**wanted, "dropout": wanted["dropout"] > 0})
-    told = Fit.model_validate(fit(inventory.read_config(str(folder)), setup)).memory(step.rows, step.length, wanted["r"])
+    setup, rank = setup_of(method, plan)
+    told = Fit.model_validate(fit(inventory.read_config(str(folder)), setup)).memory(step.rows, step.length, rank)
     print(
         f"{step.rows} × {step.length}: {step.bytes:,} bytes, forecast {told.total_bytes:,} ({told.phase}): {told.total_bytes / step.bytes - 1:+.3%}"
     )

@@ -8,11 +8,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tui_ft.errors import TuiFtError
+from tui_ft.modeling import fused_lora
 from tui_ft.modeling.structure import last_layers
 from tui_ft.recipe.schema import Method
 
 
-def make_trainable(model: PreTrainedModel, method: Method, new_tokens: list[int], *, checkpointing: bool = False) -> PreTrainedModel | PeftModel:
+def make_trainable(
+    model: PreTrainedModel, method: Method, new_tokens: list[int], *, checkpointing: bool = False, fused: bool = False
+) -> PreTrainedModel | PeftModel:
     """Freeze and unfreeze as the method says. Trained weights are fp32 whatever the frozen ones are.
 
     fp32 because a bf16 weight swallows small updates: at a learning rate of 2e-5 two thirds of a LoRA matrix would not move.
@@ -20,6 +23,7 @@ def make_trainable(model: PreTrainedModel, method: Method, new_tokens: list[int]
     Args:
         new_tokens: ids whose embedding rows are new and must learn, also where all else is frozen.
         checkpointing: activations will be recomputed, which needs gradients at the embedding's output.
+        fused: adapters are added to their layer's output in one pass, where that is known how (`fused_lora`).
 
     Raises:
         TuiFtError: targets or layers that the model does not have.
@@ -32,7 +36,10 @@ def make_trainable(model: PreTrainedModel, method: Method, new_tokens: list[int]
         return model
     if checkpointing:
         model.enable_input_require_grads()
-    return _with_lora(model, method, new_tokens)
+    adapted = _with_lora(model, method, new_tokens)
+    if fused:
+        fused_lora.fuse(adapted)
+    return adapted
 
 
 def _train_last_layers(model: PreTrainedModel, count: int) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 _CONTEXT_KEYS = ("n_positions", "max_position_embeddings", "seq_length")
+_NO_TRAITS = {"use_cache", "return_dict", "output_hidden_states", "output_attentions", "is_encoder_decoder", "chunk_size_feed_forward", "torchscript"}
 _USUAL_CONTEXT = 1024  # of models whose config does not say
 
 
@@ -154,10 +155,30 @@ def describe(model: PreTrainedModel) -> dict[str, Any]:
         "tie_word_embeddings": getattr(head, "weight", None) is model.get_input_embeddings().weight,
         "attention": load.attention_of(model.config, "sdpa"),
         "packs": packing.can_pack(model),
+        "heads": _heads(config),
+        "traits": _traits(config),
         "quantized": str(getattr(method, "value", method)) if method else None,
         "parameters": list(groups.values()),
         "linears": list(linears.values()),
     }
+
+
+def _heads(config: Any) -> list[int]:
+    """Attention heads, those of keys and values, and a head's width; 0 where the config does not say."""
+    heads = getattr(config, "num_attention_heads", None) or 0
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    return [heads, groups, getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)]
+
+
+def _traits(config: Any) -> str:
+    """What else of a config decides the memory of a step: switches, choices and dropouts, but no sizes; equal traits take equal steps."""
+    values = config.to_dict()
+    sliding = values.pop("sliding_window", None) and values.get("use_sliding_window", True)
+    found = {key: value for key, value in values.items() if isinstance(value, bool) or key.endswith(("_act", "activation_function"))}
+    found |= {key: value > 0 for key, value in values.items() if isinstance(value, float) and ("drop" in key or "softcap" in key)}
+    rotary = values.get("partial_rotary_factor") or (values.get("rope_parameters") or {}).get("partial_rotary_factor", 1.0)
+    found |= {"rotary": rotary, "sliding": bool(sliding), "kinds": sorted(set(values.get("layer_types") or ())) if sliding else []}
+    return json.dumps({key: value for key, value in sorted(found.items()) if key not in _NO_TRAITS})
 
 
 def _fold(name: str, layers: str) -> tuple[str, int | None]:

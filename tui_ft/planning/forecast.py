@@ -9,13 +9,18 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from tui_ft.recipe.plan import Memory, Tier
-from tui_ft.recipe.schema import Recipe
+from tui_ft.recipe.schema import Method, Recipe
 
 BASIS = ("1", "tokens", "squares", "rank", "rank·tokens")
 """What a coefficient is multiplied by: rows × length (`tokens`), rows × length² (`squares`), the adapters' rank."""
 _ACCUMULATES = ("forward", "head", "backward")
 """The phases that a step goes through once for each micro-batch."""
 PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "head")
+
+
+def is_fused(method: Method) -> bool:
+    """Whether its adapters are computed by `modeling/fused_lora.py`, which knows plain LoRA without dropout over whole or 4-bit weights."""
+    return method.kind == "lora" and method.variant != "dora" and not method.dropout and method.quantization != "int8"
 
 
 class Setup(BaseModel):
@@ -30,6 +35,7 @@ class Setup(BaseModel):
     layers: int | None = None
     targets: str | tuple[str, ...] = "all-linear"
     dropout: bool = Field(False, description="Whether the adapters drop inputs, which keeps a mask for each.")
+    fused: bool = Field(False, description="Adapters are added to their layer's output in one pass.")
     precision: str = "bf16"
     optimizer: str = "adamw_torch_fused"
     attention: str = "sdpa"
@@ -50,6 +56,7 @@ class Setup(BaseModel):
             layers=method.layers if method.kind == "last-layers" else None,
             targets=(tuple(method.targets) if isinstance(method.targets, list) else method.targets) if lora else "all-linear",
             dropout=lora and method.dropout > 0,
+            fused=is_fused(method),
             precision=precision,
             optimizer=optimizer,
             attention=attention,

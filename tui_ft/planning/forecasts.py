@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tui_ft import home
-from tui_ft.planning import child, model_facts
+from tui_ft.planning import child, estimate, model_facts
 from tui_ft.planning.forecast import BASIS, PARTS, Fit, Region, Setup
 from tui_ft.planning.model_facts import ModelFacts
 from tui_ft.recipe.schema import Model
@@ -41,7 +41,7 @@ def known(model: Model, facts: ModelFacts | None, setups: Iterable[Setup], gpu: 
     Args:
         gpu: the name of the GPU that it is asked for.
     """
-    found = {setup: cached(model, setup, gpu) or (estimated(facts, setup) if facts else None) for setup in setups}
+    found = {setup: cached(model, setup, gpu) or (estimate.estimated(facts, setup) if facts else None) for setup in setups}
     return {setup: fit for setup, fit in found.items() if fit is not None}
 
 
@@ -51,11 +51,6 @@ def cached(model: Model, setup: Setup, gpu: str = "") -> Fit | None:
         path = _cache_file(model, setup, on)
         if path is not None and (fit := _read(path)) is not None:
             return fit
-    return None
-
-
-def estimated(facts: ModelFacts, setup: Setup) -> Fit | None:
-    """A forecast from coefficients that are shipped with the program; none are yet."""
     return None
 
 

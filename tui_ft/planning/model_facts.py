@@ -77,6 +77,8 @@ class ModelFacts(BaseModel):
     tie_word_embeddings: bool
     attention: str = Field("sdpa", description="The implementation that it is loaded with: sdpa, or eager for families that have no other.")
     packs: bool = Field(False, description="Its attention can be given another implementation, which keeps packed samples apart.")
+    heads: tuple[int, int, int] = Field((0, 0, 0), description="Attention heads, those of keys and values, a head's width; 0: not told.")
+    traits: str = Field("", description="Switches and choices of the config that decide a step's memory besides its sizes.")
     quantized: str | None = Field(description="The method by which the published weights are quantized already; None for usual ones.")
     parameters: tuple[ParameterGroup, ...]
     linears: tuple[LinearGroup, ...]

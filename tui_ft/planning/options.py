@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from tui_ft import units
+from tui_ft.planning.forecast import is_fused
 from tui_ft.planning.outlook import Case, Outlook
 from tui_ft.recipe.plan import Memory, Option
 from tui_ft.recipe.schema import Method, Recipe
@@ -164,13 +165,15 @@ def _of_setup(recipe: Recipe, case: Case) -> Iterator[Change]:
         for quantization, words in names.items():
             if quantization != setup.quantization:
                 double = recipe.method.double_quantization if quantization == "nf4" else True
-                other = setup.model_copy(update={"quantization": quantization, "double_quantization": double})
+                fused = is_fused(recipe.method.model_copy(update={"quantization": quantization}))
+                other = setup.model_copy(update={"quantization": quantization, "double_quantization": double, "fused": fused})
                 yield Change("weights", {"method.quantization": quantization}, words, replace(case, setup=other))
         return
     if setup.device == "cuda" and "8bit" not in setup.optimizer:
         other = setup.model_copy(update={"optimizer": SMALL_OPTIMIZER})
         yield Change("optimizer", {"train.optimizer": SMALL_OPTIMIZER}, "with 8-bit optimizer states", replace(case, setup=other))
-    lora = setup.model_copy(update={"kind": "lora", "layers": None, "dropout": recipe.method.dropout > 0})
+    dropout = recipe.method.dropout > 0
+    lora = setup.model_copy(update={"kind": "lora", "layers": None, "dropout": dropout, "fused": not dropout})
     settings = {"method.kind": "lora", "method.layers": None, "method.variant": "lora", "method.targets": "all-linear", "method.r": _USUAL.r}
     yield Change("kind", settings, f"as LoRA of rank {_USUAL.r}", replace(case, setup=lora, rank=_USUAL.r))
     if setup.device != "cuda":

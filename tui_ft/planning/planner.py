@@ -122,6 +122,7 @@ class _Planner:
             packing=self.resolved.packing,
             row_length=case.length if case.packed else None,
             length_grouped=self.resolved.length_grouped,
+            fused_lora=case.setup.fused,
             attention=self.resolved.attention,
             activation_checkpointing=case.setup.activation_checkpointing,
             steps=self._steps(rows),

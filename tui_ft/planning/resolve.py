@@ -10,8 +10,9 @@ from tui_ft.hardware import GpuReading
 from tui_ft.planning import batching
 from tui_ft.planning.data_facts import DataFacts
 from tui_ft.planning.device import BF16_SINCE
+from tui_ft.planning.forecast import is_fused
 from tui_ft.planning.model_facts import ModelFacts
-from tui_ft.recipe.schema import SET, Recipe
+from tui_ft.recipe.schema import SET, Method, Recipe
 from tui_ft.text import one_line
 
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -39,6 +40,8 @@ def resolve(recipe: Recipe, gpu: GpuReading | None, facts: ModelFacts | None, da
     found.packing, found.length_grouped = batches.packing, batches.length_grouped
     found.reasons |= batches.reasons
     _attention(found, facts)
+    if recipe.method.kind == "lora":
+        found.reasons["fused_lora"] = _why_fused(recipe.method)
     return found
 
 
@@ -84,3 +87,13 @@ def _attention(found: Resolved, facts: ModelFacts | None) -> None:
         )
     else:
         found.reasons["attention"] = "torch's own fused attention: fast, exact, and there on every machine"
+
+
+def _why_fused(method: Method) -> str:
+    if is_fused(method):
+        return "on: adapters are added to their layer's output in one pass, which saves time and memory and changes rounding alone"
+    if method.variant == "dora":
+        return "off: DoRA's magnitudes need peft's own steps"
+    if method.quantization == "int8":
+        return "off: 8-bit weights need peft's own steps"
+    return "off: dropout needs peft's own steps; method.dropout 0 is faster"

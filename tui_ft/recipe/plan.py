@@ -74,6 +74,7 @@ class Plan(BaseModel):
     attention: str = "sdpa"
     activation_checkpointing: bool | int | Literal["offload"] = False
     length_grouped: bool = Field(False, description="Batches of like lengths, so that less padding is computed.")
+    fused_lora: bool = Field(False, description="Adapters are added to their layer's output in one pass.")
     data_workers: int = Field(0, description="Processes that put batches together ahead of the training; 0: the training does it itself.")
     from_step: int | None = Field(None, description="The checkpoint that a resumed attempt goes back to; None takes the newest whole one.")
     settings: dict[str, float] = Field(

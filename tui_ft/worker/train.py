@@ -198,7 +198,7 @@ def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples
         else:
             samples = _pack(samples, plan.row_length or recipe.prompt.max_length)
     new_tokens = _added_markers(tokenizer) if recipe.prompt.add_tokens else []
-    return adapters.make_trainable(model, method, new_tokens, checkpointing=bool(plan.activation_checkpointing)), samples
+    return adapters.make_trainable(model, method, new_tokens, checkpointing=bool(plan.activation_checkpointing), fused=plan.fused_lora), samples
 
 
 def _limit_memory(recipe: Recipe) -> None:

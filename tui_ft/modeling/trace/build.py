@@ -115,4 +115,4 @@ def build(config: Any, depth: Depth, setup: Setup, rank: int, patches: Patches) 
     patches.set(torch.nn.Module, "to", lambda self, *_, **__: self)  # peft moves adapters to where the layer is; fake parameters cannot be swapped
     if setup.kind == "full":
         patches.set(torch.nn.Module, "float", lambda self: self)
-    return make_trainable(model, setup.method(rank, depth.trained), [], checkpointing=bool(setup.activation_checkpointing))
+    return make_trainable(model, setup.method(rank, depth.trained), [], checkpointing=bool(setup.activation_checkpointing), fused=setup.fused)

@@ -99,6 +99,16 @@ def trace(
 ) -> dict[str, Moments]:
     """One step on fake tensors; the moments of each of its segments."""
     tracker = Tracker(sizes, grain=CUDA_GRAIN if setup.device == "cuda" else 1)
+    follow(tracker, config, depth, setup, padded=padded, period=period, options=options)
+    shape = (-1, len(PARTS), len(SCALES))
+    return {name: np.array(found, np.float64).reshape(shape) for name, found in tracker.segments.items() if found}
+
+
+def follow(
+    tracker: Tracker, config: Any, depth: build.Depth, setup: Setup, *, padded: bool, period: int, options: step.Options | None = None
+) -> None:
+    """Run one step on fake tensors under the eyes of `tracker`."""
+    sizes = tracker.sizes
     with Patches() as patches, FakeTensorMode(allow_non_fake_inputs=True):
         # it looks at values, and takes every fake batch for a packed one, which would need a mask
         patches.set(transformers.masking_utils, "find_packed_sequence_indices", lambda *_: None)
@@ -111,8 +121,6 @@ def trace(
         model = build.build(config, depth, setup, sizes.rank, patches)
         with tracker:
             step.run(model, setup, tracker, rows=sizes.rows, length=sizes.length, padded=padded, period=period, options=options)
-    shape = (-1, len(PARTS), len(SCALES))
-    return {name: np.array(found, np.float64).reshape(shape) for name, found in tracker.segments.items() if found}
 
 
 def _combined(found: list[Moments], factors: list[float]) -> Moments:
@@ -157,7 +165,7 @@ def _phases(moments: dict[str, Moments], questions: NDArray[np.float64]) -> dict
     without_gradients = total - bytes_of[:, PARTS.index("gradients")]
     kept: list[int] = []
     for values in (total, without_gradients):
-        kept += _envelope(values, kept)
+        kept += envelope(values, kept)
     for phase in dict.fromkeys(map(words, names)):
         own = [index for index, name in enumerate(names) if words(name) == phase]
         if not any(index in kept for index in own):
@@ -171,7 +179,7 @@ def _phases(moments: dict[str, Moments], questions: NDArray[np.float64]) -> dict
     return phases
 
 
-def _envelope(values: NDArray[np.float64], kept: list[int]) -> list[int]:
+def envelope(values: NDArray[np.float64], kept: list[int]) -> list[int]:
     """As few rows as give each column its maximum."""
     best = values.max(0)
     covered = values[kept].max(0) >= best * (1 - _CLOSE) if kept else np.zeros(len(best), bool)

@@ -20,6 +20,7 @@ class Setup:
     layers: int | None = None
     targets: str | tuple[str, ...] = "all-linear"
     dropout: bool = False
+    fused: bool = False
     precision: str = "bf16"
     optimizer: str = "adamw_torch_fused"
     attention: str = "sdpa"

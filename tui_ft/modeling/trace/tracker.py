@@ -113,8 +113,12 @@ class Tracker(TorchDispatchMode):
             self._add(tensor, part, like)
             return
         self.live[entry.cell] -= entry.bytes
-        entry.cell = PARTS.index(part) * len(SCALES) + self.sizes.scale(like or tensor.shape)
+        entry.cell = self.cell(part, like or tensor.shape)
         self.live[entry.cell] += entry.bytes
+
+    def cell(self, part: str, shape: Sequence[int], scale: int | None = None) -> int:
+        """Where in a snapshot a tensor of this shape is counted."""
+        return PARTS.index(part) * len(SCALES) + (self.sizes.scale(shape) if scale is None else scale)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -157,7 +161,7 @@ class Tracker(TorchDispatchMode):
         size = -(-storage.nbytes() // self.grain) * self.grain
         if not size:
             return
-        cell = PARTS.index(part) * len(SCALES) + (self.sizes.scale(like or tensor.shape) if scale is None else scale)
+        cell = self.cell(part, like or tensor.shape, scale)
         self._watch(storage, _Entry(size, cell))
         self.live[cell] += size
         self._record()
