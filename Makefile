@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: demo test test-faults check bench-data bench-memory bench-speed clean
+.PHONY: demo test test-faults check bench-data bench-memory bench-speed estimates clean
 
 demo: $(READY)  ## the wizard on the demo preset; without a terminal the demo run to its end
 	$(BIN)/tui-ft demo
@@ -31,6 +31,10 @@ bench-memory: $(READY)  ## the forecast of memory against real runs on a GPU, wi
 
 bench-speed: $(READY)  ## our training against plain trl in several ways, on the same samples; half an hour and more on two cores
 	$(BIN)/python scripts/bench_speed.py
+
+estimates: $(READY)  ## what the forecast of memory says at once, compiled from traces and held against traces of published models; half an hour
+	$(BIN)/python scripts/compile_estimates.py
+	$(BIN)/python scripts/compile_estimates.py --check
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "tui-ft needs Python 3.11 to 3.13: make PYTHON=python3.12 demo"; exit 1; }
