@@ -180,7 +180,7 @@ def test_what_the_hardware_cannot_do_is_refused_with_what_it_can() -> None:
 def test_every_auto_has_its_reason() -> None:
     for hardware in (CPU, AMPERE, TURING):
         made = plan(hardware)
-        keys = "precision optimizer attention packing activation_checkpointing micro_batch accumulation gpu memory fits steps"
+        keys = "precision optimizer attention packing activation_checkpointing micro_batch accumulation gpu memory fits steps data_workers fused_lora"
         assert set(keys.split()) <= set(made.reasons) and all(made.reasons.values())
     assert plan(CPU).optimizer == "adamw_torch" and plan(AMPERE).optimizer == "adamw_torch_fused"
     assert plan(CPU).activation_checkpointing is False and plan(AMPERE).activation_checkpointing is True
@@ -193,6 +193,19 @@ def test_what_the_recipe_says_is_obeyed() -> None:
     )
     assert (made.activation_checkpointing, made.packing, made.optimizer, made.micro_batch, made.accumulation) == (4, True, "adafactor", 2, 3)
     assert plan(CPU, train__optimizer="paged_adamw_8bit").optimizer == "paged_adamw_8bit"
+
+
+def test_batches_are_put_together_ahead_where_there_are_processors_for_it() -> None:
+    many = replace(AMPERE, cpus=8)
+    assert plan(many).data_workers == 2 and "ahead" in plan(many).reasons["data_workers"]
+    assert plan(AMPERE).data_workers == plan(replace(CPU, cpus=64)).data_workers == 0
+
+
+def test_adapters_take_one_pass_where_that_is_exact() -> None:
+    assert plan(method__dropout=0).fused_lora and not plan(method__dropout=0.05).fused_lora
+    for changes, why in (({"method__variant": "dora"}, "DoRA"), ({"method__quantization": "int8"}, "8-bit"), ({"method__dropout": 0.1}, "dropout")):
+        made = plan(**{"method__dropout": 0, **changes})
+        assert not made.fused_lora and why in made.reasons["fused_lora"]
 
 
 def test_packing_warns_for_families_that_leak() -> None:

@@ -95,7 +95,7 @@ class _Planner:
         self.history = history
         found = device.choose(recipe, machine, gpu_memory)
         self.gpu = found.gpu
-        self.resolved = resolve(recipe, self.gpu, facts, data)
+        self.resolved = resolve(recipe, self.gpu, machine.cpus, facts, data)
         self.reasons: dict[str, str] = {"gpu": found.reason, **self.resolved.reasons}
         self.warnings = list(found.warnings)
         self.problems = [*found.problems, *self.resolved.problems]
@@ -123,6 +123,7 @@ class _Planner:
             row_length=case.length if case.packed else None,
             length_grouped=self.resolved.length_grouped,
             fused_lora=case.setup.fused,
+            data_workers=self.resolved.data_workers,
             attention=self.resolved.attention,
             activation_checkpointing=case.setup.activation_checkpointing,
             steps=self._steps(rows),

@@ -15,6 +15,10 @@ from tui_ft.planning.model_facts import ModelFacts
 from tui_ft.recipe.schema import SET, Method, Recipe
 from tui_ft.text import one_line
 
+DATA_WORKERS = 2
+"""Rows are tokenized already, so two keep ahead of any GPU."""
+ENOUGH_PROCESSORS = 4
+
 Precision = Literal["bf16", "fp16", "fp32"]
 
 
@@ -27,11 +31,12 @@ class Resolved:
     attention: str = "sdpa"
     packing: bool = False
     length_grouped: bool = False
+    data_workers: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
-def resolve(recipe: Recipe, gpu: GpuReading | None, facts: ModelFacts | None, data: DataFacts | None) -> Resolved:
+def resolve(recipe: Recipe, gpu: GpuReading | None, processors: int, facts: ModelFacts | None, data: DataFacts | None) -> Resolved:
     """The values of `recipe` on this GPU, or on the CPU."""
     found = Resolved()
     _precision(found, recipe, gpu)
@@ -40,6 +45,7 @@ def resolve(recipe: Recipe, gpu: GpuReading | None, facts: ModelFacts | None, da
     found.packing, found.length_grouped = batches.packing, batches.length_grouped
     found.reasons |= batches.reasons
     _attention(found, facts)
+    _data_workers(found, gpu, processors)
     if recipe.method.kind == "lora":
         found.reasons["fused_lora"] = _why_fused(recipe.method)
     return found
@@ -87,6 +93,15 @@ def _attention(found: Resolved, facts: ModelFacts | None) -> None:
         )
     else:
         found.reasons["attention"] = "torch's own fused attention: fast, exact, and there on every machine"
+
+
+def _data_workers(found: Resolved, gpu: GpuReading | None, processors: int) -> None:
+    if gpu is not None and processors >= ENOUGH_PROCESSORS:
+        found.data_workers, found.reasons["data_workers"] = DATA_WORKERS, "batches are put together ahead of the GPU, by two processes"
+    elif gpu is None:
+        found.reasons["data_workers"] = "the training itself puts batches together: on a CPU others would take its cores"
+    else:
+        found.reasons["data_workers"] = f"the training itself puts batches together: {processors} processors leave none for others"
 
 
 def _why_fused(method: Method) -> str:
