@@ -103,12 +103,13 @@ def compile_family(name: str) -> dict[str, Any]:
     quieten()
     began = time.monotonic()
     config, named = families()[name]
-    symbols = symbolic.Symbols(named)
+    symbols, with_outliers = symbolic.Symbols(named), symbolic.Symbols(named, parts=quantized.OUTLIERS)
     facts = inventory.describe(inventory.on_meta(config, name))
     setups = []
     for asked in SETUPS:
         setup = Setup.parse(asked.model_dump(mode="json"))
-        kept = {kind: _kept(config, setup, symbols, padded=kind == "padded") for kind in ("padded", "single")}
+        told = with_outliers if setup.quantization == "int8" else symbols
+        kept = {kind: _kept(config, setup, told, padded=kind == "padded") for kind in ("padded", "single")}
         setups.append({"setup": asked.model_dump(mode="json", exclude_defaults=True), **kept})
     print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     return {

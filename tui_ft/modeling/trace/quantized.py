@@ -22,7 +22,7 @@ NF4_FUSED_TOKENS = 1536
 """bitsandbytes multiplies larger batches than this by a weight that it unpacks first (backends/cuda/ops.py)."""
 _BLOCK = 64  # numbers that share one scale
 _NESTED = 256  # scales that share one fp32 scale
-_OUTLIERS = 100  # one column in so many is computed in 16 bits: the paper's share is below a hundredth (arXiv 2208.07339)
+OUTLIERS = 100  # one column in so many is computed in 16 bits: the paper's share is below a hundredth (arXiv 2208.07339)
 
 
 def quantize(model: nn.Module, setup: Setup, dtype: torch.dtype) -> None:
@@ -92,7 +92,7 @@ class _Int8(torch.autograd.Function):
         packed = torch.empty(flat.shape, dtype=torch.int8)
         row_scales = torch.empty(len(flat))
         del outliers, columns, half
-        picked = torch.empty(len(flat), max(1, flat.shape[1] // _OUTLIERS), dtype=flat.dtype)
+        picked = torch.empty(len(flat), max(1, flat.shape[1] // OUTLIERS), dtype=flat.dtype)
         sums = torch.empty(len(flat), len(weight), dtype=torch.int32)
         scaled = torch.empty(len(flat), len(weight), dtype=torch.float16)
         out = scaled.to(flat.dtype)

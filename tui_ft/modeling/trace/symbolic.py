@@ -16,6 +16,8 @@ from tui_ft.modeling.trace.tracker import PARTS, SCALES, Sizes, Tracker
 MULTIPLES = {"hidden": (1, 3), "inner": (1, 2), "width": (1, 0.5, 0.25, 0.75, 0.4, 0.6)}
 """Of a dimension, in which it is met as well: fused projections, gated layers, halves and parts of a head that are rotated."""
 
+INPUTS = ("hidden", "inner", "queries")
+
 Monomial = tuple[str, ...]
 Moment = dict[tuple[int, int, Monomial], float]
 """For (part, scale, monomial) the bytes for each unit of both."""
@@ -24,8 +26,11 @@ Moment = dict[tuple[int, int, Monomial], float]
 class Symbols:
     """Which dimension a number stands for."""
 
-    def __init__(self, values: Mapping[str, int]) -> None:
+    def __init__(self, values: Mapping[str, int], *, parts: int = 0) -> None:
         """
+        Args:
+            parts: inputs of linear modules are met divided by this, too, rounded down; 0: they are not.
+
         Raises:
             ValueError: two dimensions could be taken for one another.
         """
@@ -34,9 +39,11 @@ class Symbols:
             self.values["repeats"] = values["heads"] // values["groups"]
         self._names: dict[float, str] = {}
         for name, value in values.items():
-            for factor in MULTIPLES.get(name, (1,)):
-                if self._names.setdefault(value * factor, name) != name:
-                    raise ValueError(f"{name} × {factor} is {self._names[value * factor]} as well")
+            met = [value * factor for factor in MULTIPLES.get(name, (1,))]
+            met += [value // parts] if parts and name in INPUTS else []
+            for size in met:
+                if self._names.setdefault(size, name) != name:
+                    raise ValueError(f"{size} may be of {name} and of {self._names[size]}")
 
     def of(self, shape: Sequence[int]) -> Monomial:
         found = [self._names[size] for size in shape if size in self._names]
