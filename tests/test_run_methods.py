@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from in_process import own_process
 from peft import AutoPeftModelForCausalLM, PeftModel
 from runs import tui_ft_json, weights
 from safetensors import safe_open
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tui_ft.hardware import Hardware
@@ -32,6 +34,7 @@ from tui_ft.runs.progress import Progress
 from tui_ft.runs.store import Run
 from tui_ft.worker import __main__ as worker
 from tui_ft.worker import train
+from tui_ft.worker.trainer import Trainer
 
 LINEAR_WIDTHS = 2 * (4 * (32 + 32) + 3 * (32 + 64))
 """Input plus output widths of all linear layers of the small llama but its head: two layers of four and three matrices."""
@@ -294,3 +297,26 @@ def test_early_stopping_takes_the_best_weights_and_checkpoints_rotate(bench: Ben
     assert sorted(int(name.rpartition("-")[2]) for name in folders) == kept
     assert {path.stem for path in run.checkpoints.glob("*.zip")} == set(folders)
     assert weights(run.model) == weights(next(path for name, path in folders.items() if int(name.rpartition("-")[2]) == best))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_nothing_waits_for_the_device_between_forward_and_backward(bench: Bench, llama: Path, monkeypatch: pytest.MonkeyPatch, packing: bool) -> None:
+    """A number that is read from a GPU empties its queue. What is left stands before a pass: whether a mask masks anything."""
+    readers: set[str] = set()
+    step = Trainer.training_step
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten._local_scalar_dense.default:
+                readers.add(next(f.name for f in reversed(traceback.extract_stack()) if "/transformers/" in f.filename or "/trl/" in f.filename))
+            return func(*args, **kwargs or {})
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        with Watch():
+            return step(*args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", watched)
+    run = bench.run(llama, method={"dropout": 0}, prompt={"max_length": 256}, train={"packing": packing, "effective_batch": 8})
+    assert_learned(run)
+    usual = {"find_packed_sequence_indices"} if packing else {"_ignore_causal_mask_sdpa"}
+    assert readers == usual, readers

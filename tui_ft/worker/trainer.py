@@ -52,6 +52,8 @@ class Trainer(SFTTrainer):
         self.fingerprint = fingerprint
         self.tokens_before = journal.progress.tokens if tokens_before is None else tokens_before
         self._counted_tokens = 0
+        self._uncounted: list[torch.Tensor] = []
+        """Tokens of the step's batches, where they lie: reading each one would wait for the device."""
         self._clock = time.monotonic()
         conductor.trainer = self
 
@@ -66,6 +68,7 @@ class Trainer(SFTTrainer):
             self._metrics["train"].clear()
 
     def _tell_step(self, logs: dict[str, float]) -> None:
+        tokens_so_far = self._tokens()  # waits for the device, as the loss did that is told
         now = time.monotonic()
         tokens = self._total_train_tokens
         speed = round((tokens - self._counted_tokens) / max(now - self._clock, 1e-9), 2)
@@ -77,19 +80,37 @@ class Trainer(SFTTrainer):
             loss=logs["loss"],
             learning_rate=logs.get("learning_rate"),
             grad_norm=logs.get("grad_norm"),
-            tokens=self._tokens(),
+            tokens=tokens_so_far,
             tokens_per_second=speed,
             memory_bytes=peak_memory_bytes(),
         )
         self._counted_tokens = tokens
-        self.conductor.check_health(logs["loss"], logs.get("grad_norm"), logs.get("learning_rate"), self._tokens(), speed)
+        self.conductor.check_health(logs["loss"], logs.get("grad_norm"), logs.get("learning_rate"), tokens_so_far, speed)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         self.journal.measured.batch(*inputs["input_ids"].shape)
         return super().training_step(model, inputs, *args, **kwargs)
 
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """The library's loss in training without its entropy and accuracy, which only a tracker would be told.
+
+        It reads five numbers from the device between forward and backward pass, and each time a GPU runs out of work.
+        """
+        plain = self.model.training and num_items_in_batch is not None and not return_outputs and not self.aux_loss_enabled
+        if not plain or self.recipe.log.trackers:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+        if "attention_mask" in inputs:
+            self._uncounted.append(inputs["attention_mask"].sum())
+        else:
+            self._total_train_tokens += inputs["position_ids"].size(1)  # a packed row has no padding
+        return -outputs.log_probs.sum() / torch.as_tensor(num_items_in_batch).clamp(min=1)
+
     def _tokens(self) -> int:
         """Real tokens trained on since the run began; the library counts those of this process."""
+        if self._uncounted:
+            self._total_train_tokens += int(torch.stack(self._uncounted).sum())
+            self._uncounted = []
         return int(self.tokens_before + self._total_train_tokens)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
