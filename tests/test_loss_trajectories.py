@@ -17,6 +17,7 @@ from in_process import train_in_process
 from tui_ft.recipe.files import validate
 from tui_ft.runs.events import EventReader
 from tui_ft.runs.store import Run
+from tui_ft.worker.trainer import Trainer
 
 STEPS = 6
 SAME = 1e-5
@@ -82,3 +83,15 @@ def test_the_losses_are_the_same(models: dict[str, Path], references: dict[str, 
     np.testing.assert_allclose(losses(run), losses(expected), rtol=tolerance)
     told = [event["tokens"] for event in EventReader(run).poll() if event["type"] == "step"]
     assert told == [event["tokens"] for event in EventReader(expected).poll() if event["type"] == "step"], "the same tokens a step"
+
+
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+def test_our_loss_is_the_librarys(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: bool) -> None:
+    """Ours leaves out what only a tracker would be told; another version of trl may compute the loss otherwise, and this is who tells."""
+    train = {"packing": packing, **({} if packing else {"micro_batch": 2})}
+    ours = trained(models["llama"], tmp_path, "lora", train, {})
+    monkeypatch.delattr(Trainer, "compute_loss")
+    theirs = trained(models["llama"], tmp_path, "lora", train, {})
+    assert losses(ours).tolist() == losses(theirs).tolist()
+    tokens = [[event["tokens"] for event in EventReader(run).poll() if event["type"] == "step"] for run in (ours, theirs)]
+    assert tokens[0] == tokens[1]
