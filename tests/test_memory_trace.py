@@ -159,10 +159,12 @@ LAYERS = 4
 # name: family, method, what the plan says, rows, about how many tokens each
 ALWAYS: dict[str, tuple[str, dict[str, Any], dict[str, Any], int, int]] = {
     "llama, lora, padded": ("llama", {}, {}, 2, 700),
-    "llama, full, one row": ("llama", {"kind": "full"}, {}, 1, 1300),
+    "gpt2, nf4": ("gpt2", {"quantization": "nf4"}, {}, 2, 500),
     "llama, nf4, every second layer": ("llama", {"quantization": "nf4"}, {"activation_checkpointing": 2}, 2, 600),
 }
 MORE: dict[str, tuple[str, dict[str, Any], dict[str, Any], int, int]] = {
+    "llama, full, one row": ("llama", {"kind": "full"}, {}, 1, 1300),
+    "gpt2, int8": ("gpt2", {"quantization": "int8"}, {}, 2, 500),
     "gpt2, full, recomputed": ("gpt2", {"kind": "full"}, {"activation_checkpointing": True}, 3, 500),
     "gpt2, lora, eager": ("gpt2", {}, {"attention": "eager"}, 2, 500),
     "opt, last layers": ("opt", {"kind": "last-layers", "layers": 2}, {}, 2, 700),
@@ -191,7 +193,7 @@ def test_the_forecast_is_what_a_real_training_allocates(bench: Bench, case: str)
 
 
 @pytest.mark.parametrize("case", MORE)
-@pytest.mark.skipif(not SLOW, reason="nineteen trainings: set TUI_FT_SLOW=1")
+@pytest.mark.skipif(not SLOW, reason="twenty-one trainings: set TUI_FT_SLOW=1")
 def test_the_forecast_holds_for_each_family(bench: Bench, case: str) -> None:
     compare(bench, *MORE[case])
 

@@ -29,7 +29,7 @@ from tui_ft.text import one_line, visible
 TIMEOUT = 300.0  # seconds: a dozen setups of a large model on a slow processor
 TRACE = "tui_ft.modeling.trace"
 
-_FORMAT = "1"  # of the cached JSON, and of what the trace counts
+_FORMAT = "2"  # of the cached JSON, and of what the trace counts
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
 Forecasts = Mapping[Setup, Fit]

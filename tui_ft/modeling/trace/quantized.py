@@ -13,6 +13,7 @@ import torch
 from bitsandbytes.functional import QuantState
 from torch import nn
 from torch._subclasses.fake_tensor import is_fake
+from transformers.pytorch_utils import Conv1D
 
 from tui_ft.modeling.trace.patching import Patches
 from tui_ft.modeling.trace.setup import Setup
@@ -30,10 +31,21 @@ def quantize(model: nn.Module, setup: Setup, dtype: torch.dtype) -> None:
     head = model.get_output_embeddings()  # type: ignore[operator]
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if type(child) is nn.Linear and child is not head:
-                setattr(module, name, _nf4(child, dtype, setup.double_quantization) if setup.quantization == "nf4" else _int8(child, setup.device))
+            linear = _as_linear(child)
+            if linear is not None and child is not head:
+                setattr(module, name, _nf4(linear, dtype, setup.double_quantization) if setup.quantization == "nf4" else _int8(linear, setup.device))
     model.requires_grad_(False)
     setattr(model, f"is_loaded_in_{4 if setup.quantization == 'nf4' else 8}bit", True)
+
+
+def _as_linear(module: nn.Module) -> nn.Linear | None:
+    """GPT-2's layers are quantized with their weight transposed, as a linear one's; None for what stays as it is."""
+    if isinstance(module, Conv1D):
+        width_in, width_out = module.weight.shape
+        linear = nn.Linear(width_in, width_out, dtype=module.weight.dtype)
+        linear.bias = module.bias
+        return linear
+    return module if type(module) is nn.Linear else None
 
 
 def _nf4(linear: nn.Linear, dtype: torch.dtype, double: bool) -> nn.Module:
