@@ -245,7 +245,9 @@ async def test_leaving_says_that_training_continues_and_changes_nothing() -> Non
             await opened(app, pilot, run)
             await pilot.press(key)
             await until(pilot, lambda: isinstance(app.screen, HomeScreen))
-        assert sum("training continues" in note.message for note in app._notifications) == 2
+            await until(pilot, lambda: "training continues" in screen_text(app))
+            app.clear_notifications()
+            await until(pilot, lambda: "training continues" not in screen_text(app))
     assert sorted((str(path), path.stat().st_mtime_ns) for path in run.path.rglob("*") if path.is_file()) == before
 
 
