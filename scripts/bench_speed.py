@@ -15,11 +15,13 @@ import os
 import platform
 import random
 import re
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,22 +38,47 @@ BATCH, PASS = 16, 4
 """Samples an optimizer step, and in one pass of trl's arms."""
 RATE = 5e-4
 SIZES = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4, "max_position_embeddings": LENGTH}
-OURS: dict[str, dict[str, Any]] = {
-    "ours": {},
-    "ours, padded": {"packing": False, "length_grouped": False},
-    "ours, like lengths": {"packing": False, "length_grouped": True},
-    "ours, packed": {"packing": True, "length_grouped": False},
+NAIVE, REFERENCE, LORA_REFERENCE = "trl, padded to the maximum", "trl, padded", "trl, LoRA, padded"
+LORA = {"kind": "lora", "r": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train the samples."""
+
+    train: dict[str, Any] = field(default_factory=dict)
+    """What the recipe's section train says besides; for trl's arms, what its arguments say besides. Empty: the planner's own choice."""
+    method: dict[str, Any] = field(default_factory=lambda: {"kind": "full"})
+    plan: dict[str, Any] = field(default_factory=dict)
+    """Values of the plan that are not the planner's: one lever less."""
+    environment: dict[str, str] = field(default_factory=dict)
+    reference: str = REFERENCE
+    """The arm whose tokens and loss this one must have."""
+
+
+OURS = {
+    "ours": Arm(),
+    "ours, padded": Arm({"packing": False, "length_grouped": False}),
+    "ours, like lengths": Arm({"packing": False, "length_grouped": True}),
+    "ours, packed": Arm({"packing": True, "length_grouped": False}),
+    "ours, threads that spin": Arm(environment={"OMP_WAIT_POLICY": "ACTIVE"}),
+    "ours, LoRA": Arm(method=LORA, reference=LORA_REFERENCE),
+    "ours, LoRA not fused": Arm(method=LORA, plan={"fused_lora": False}, reference=LORA_REFERENCE),
 }
-"""What the recipe's section train says besides; `ours` leaves all to the planner."""
-TRLS: dict[str, dict[str, Any]] = {
-    "trl, padded to the maximum": {},
-    "trl, padded": {},
-    "trl, like lengths": {"train_sampling_strategy": "group_by_length"},
-    "trl, packed": {"padding_free": True, "per_device_train_batch_size": 1},
+PACKED = {"padding_free": True, "per_device_train_batch_size": 1}
+TRLS = {
+    NAIVE: Arm(),
+    REFERENCE: Arm(),
+    "trl, like lengths": Arm({"train_sampling_strategy": "group_by_length"}),
+    "trl, packed": Arm(PACKED),
+    LORA_REFERENCE: Arm(method=LORA, reference=LORA_REFERENCE),
+    "trl, LoRA, packed": Arm(PACKED, method=LORA, reference=LORA_REFERENCE),
 }
+ARMS = {**OURS, **TRLS}
+OUR_OWN = {REFERENCE: "ours", LORA_REFERENCE: "ours, LoRA"}
+"""What an arm is compared with, by its reference."""
 START, END = "<!-- bench-speed -->", "<!-- /bench-speed -->"
 """What stands between them in docs/speed.md is written here."""
-NAIVE, REFERENCE = "trl, padded to the maximum", "trl, padded"
 
 
 def main() -> int:
@@ -97,14 +124,14 @@ def prepare(work: Path, options: argparse.Namespace) -> None:
     tokenizer.save_pretrained(work / "model")
 
 
-def recipe_of(work: Path, changes: dict[str, Any]) -> dict[str, Any]:
+def recipe_of(work: Path, arm: Arm) -> dict[str, Any]:
     return {
         "name": "speed",
         "model": {"name": str(work / "model")},
         "data": {"source": str(work / "texts.jsonl"), "format": "text", "validation": 0},
         "prompt": {"template": "text", "max_length": LENGTH},
-        "method": {"kind": "full"},
-        "train": {"epochs": 1, "effective_batch": BATCH, "learning_rate": RATE, "schedule": "constant", "warmup": 0, **changes},
+        "method": arm.method,
+        "train": {"epochs": 1, "effective_batch": BATCH, "learning_rate": RATE, "schedule": "constant", "warmup": 0, **arm.train},
         "evaluate": {"every": "never"},
         "checkpoints": {"every": 100_000},
     }
@@ -120,7 +147,7 @@ def train_ours(work: Path, arm: str) -> dict[str, Any]:
     from tui_ft.worker import __main__ as worker
 
     recipe = validate(recipe_of(work, OURS[arm]))
-    plan = make_plan(recipe, facts=model_facts.facts(recipe.model), data=data_facts.look(recipe))
+    plan = make_plan(recipe, facts=model_facts.facts(recipe.model), data=data_facts.look(recipe)).model_copy(update=OURS[arm].plan)
     run = store.create(recipe, plan)
     told, sys.stdout = sys.stdout, sys.stderr
     sys.argv = ["worker", str(run.path), "1"]
@@ -128,8 +155,9 @@ def train_ours(work: Path, arm: str) -> dict[str, Any]:
     sys.stdout = told
     steps = [event for event in EventReader(run).poll() if event["type"] == "step"]
     made = run.plan()
+    fused = ", fused LoRA" if made.fused_lora else ""
     how = f"packed, {made.attention}" if made.packing else "like lengths" if made.length_grouped else "padded"
-    return {"how": how, **summary([(datetime.fromisoformat(step["t"]).timestamp(), step["tokens"], step["loss"]) for step in steps])}
+    return {"how": how + fused, **summary([(datetime.fromisoformat(step["t"]).timestamp(), step["tokens"], step["loss"]) for step in steps])}
 
 
 def summary(steps: list[tuple[float, int, float]]) -> dict[str, Any]:
@@ -137,7 +165,8 @@ def summary(steps: list[tuple[float, int, float]]) -> dict[str, Any]:
     times, tokens, losses = zip(*steps, strict=True)
     each = [now - before for now, before in zip(tokens, (0, *tokens), strict=False)]
     loss = sum(count * loss for count, loss in zip(each, losses, strict=True)) / tokens[-1]
-    return {"tokens": tokens[-1], "speed": (tokens[-1] - tokens[0]) / (times[-1] - times[0]), "loss": loss, "steps": len(steps)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"tokens": tokens[-1], "speed": (tokens[-1] - tokens[0]) / (times[-1] - times[0]), "loss": loss, "steps": len(steps), "peak": peak}
 
 
 def train_trl(work: Path, arm: str) -> dict[str, Any]:
@@ -152,7 +181,7 @@ def train_trl(work: Path, arm: str) -> dict[str, Any]:
     rows = [json.loads(line)["text"] for line in (work / "texts.jsonl").open(encoding="utf-8")]
     ids = [tokenizer(text, truncation=True, max_length=LENGTH - 1)["input_ids"] + [tokenizer.eos_token_id] for text in rows]
     samples = Dataset.from_dict({"input_ids": ids, "labels": ids})
-    settings = {"per_device_train_batch_size": PASS, **TRLS[arm]}
+    settings = {"per_device_train_batch_size": PASS, **TRLS[arm].train}
     accumulation = BATCH // PASS
     if settings.get("padding_free"):
         samples = pack_dataset(samples, LENGTH, "bfd")
@@ -175,6 +204,7 @@ def train_trl(work: Path, arm: str) -> dict[str, Any]:
     counted = [0]
     trainer = Counting(
         model=model,
+        peft_config=_lora(TRLS[arm].method),
         train_dataset=samples,
         processing_class=tokenizer,
         callbacks=[Losses()],
@@ -189,8 +219,17 @@ def train_trl(work: Path, arm: str) -> dict[str, Any]:
     return {"how": arm.removeprefix("trl, "), **summary(told)}
 
 
+def _lora(method: dict[str, Any]) -> Any:
+    from peft import LoraConfig
+
+    named = {"r": method["r"], "lora_alpha": method["alpha"], "lora_dropout": method["dropout"]} if method["kind"] == "lora" else None
+    return LoraConfig(**named, target_modules=method["targets"], task_type="CAUSAL_LM") if named else None
+
+
 def compare(work: Path, options: argparse.Namespace) -> int:
-    arms = [arm for arm in (*OURS, *TRLS) if options.arms is None or arm in options.arms or arm in ("ours", NAIVE, REFERENCE)]
+    asked = {arm for arm in (*OURS, *TRLS) if options.arms is None or arm in options.arms}
+    needed = {"ours", NAIVE, REFERENCE, *(ARMS[arm].reference for arm in asked), *(OUR_OWN[ARMS[arm].reference] for arm in asked)}
+    arms = [arm for arm in ARMS if arm in asked | needed]
     rounds = []
     for number in range(options.pairs):
         turn = {arm: run(arm, work) for arm in (arms if number % 2 == 0 else reversed(arms))}
@@ -202,8 +241,9 @@ def compare(work: Path, options: argparse.Namespace) -> int:
         told = (f"{arm} {turn[arm]['speed']:,.0f}" for arm in arms)
         print(f"round {number + 1}, real tokens/s: {', '.join(told)}", flush=True)
     speeds = {arm: [turn[arm]["speed"] for turn in rounds] for arm in arms}
-    ratios = {arm: [turn["ours"] / other for turn, other in zip(_turns(speeds, arms), speeds[arm], strict=True)] for arm in arms if arm != "ours"}
-    best = max((arm for arm in arms if arm in TRLS), key=lambda arm: statistics.median(speeds[arm]))
+    bases = {arm: OUR_OWN[ARMS[arm].reference] for arm in arms}
+    ratios = {arm: [ours / its for ours, its in zip(speeds[base], speeds[arm], strict=True)] for arm, base in bases.items() if arm != base}
+    best = max((arm for arm in arms if arm in TRLS and ARMS[arm].reference == REFERENCE), key=lambda arm: statistics.median(speeds[arm]))
     figures = {
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -217,6 +257,8 @@ def compare(work: Path, options: argparse.Namespace) -> int:
                 "tokens_per_second": statistics.median(speeds[arm]),
                 "spread": [min(speeds[arm]), max(speeds[arm])],
                 "loss": statistics.median(turn[arm]["loss"] for turn in rounds),
+                "peak_bytes": statistics.median(turn[arm]["peak"] for turn in rounds),
+                "how": rounds[0][arm]["how"],
                 **({"ours_over_it": statistics.median(ratios[arm]), "ratio_spread": [min(ratios[arm]), max(ratios[arm])]} if arm in ratios else {}),
             }
             for arm in arms
@@ -231,23 +273,16 @@ def compare(work: Path, options: argparse.Namespace) -> int:
     return verdict(figures)
 
 
-def _turns(speeds: dict[str, list[float]], arms: list[str]) -> list[dict[str, float]]:
-    return [{arm: speeds[arm][number] for arm in arms} for number in range(len(speeds["ours"]))]
-
-
 def reasons_against(turn: dict[str, dict[str, Any]]) -> list[str]:
     """What voids the speeds of a round."""
-    reference = turn[REFERENCE]
-    found = [
-        f"{arm} trained on {told['tokens']:,} tokens, the reference on {reference['tokens']:,}"
-        for arm, told in turn.items()
-        if told["tokens"] != reference["tokens"]
-    ]
-    return found + [
-        f"{arm} has a mean loss of {told['loss']:.4f}, the reference {reference['loss']:.4f}"
-        for arm, told in turn.items()
-        if abs(told["loss"] / reference["loss"] - 1) > LOSS_TOLERANCE
-    ]
+    found = []
+    for arm, told in turn.items():
+        reference = turn[ARMS[arm].reference]
+        if told["tokens"] != reference["tokens"]:
+            found.append(f"{arm} trained on {told['tokens']:,} tokens, the reference on {reference['tokens']:,}")
+        if abs(told["loss"] / reference["loss"] - 1) > LOSS_TOLERANCE:
+            found.append(f"{arm} has a mean loss of {told['loss']:.4f}, the reference {reference['loss']:.4f}")
+    return found
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -256,13 +291,13 @@ def table(figures: dict[str, Any]) -> str:
         f"{figures['date']}, {figures['hardware']}, {libraries}.",
         f"{figures['rows']} samples, {figures['tokens']:,} real tokens; ours: {figures['ours']}.",
         "",
-        "| arm | real tokens/s | ours over it | spread |",
-        "|---|---|---|---|",
+        "| arm | real tokens/s | most memory | ours over it | spread |",
+        "|---|---|---|---|---|",
     ]
     for arm, told in figures["arms"].items():
         low, high = told.get("ratio_spread", (1, 1))
         ratio = f"{told['ours_over_it']:.2f} | {low:.2f} to {high:.2f}" if "ours_over_it" in told else " | "
-        lines.append(f"| {arm} | {told['tokens_per_second']:,.0f} | {ratio} |")
+        lines.append(f"| {arm} | {told['tokens_per_second']:,.0f} | {told['peak_bytes'] / 2**30:.1f} GiB | {ratio} |")
     return "\n".join(lines)
 
 
@@ -283,6 +318,7 @@ def verdict(figures: dict[str, Any]) -> int:
 def run(arm: str, work: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, "--arm", arm, "--work", str(work)]
     environment = {**os.environ, "TUI_FT_HOME": str(work / "home"), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment |= ARMS[arm].environment
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{arm} failed:\n{done.stderr[-3000:]}")

@@ -138,6 +138,8 @@ def test_full_changes_every_weight(bench: Bench, llama: Path) -> None:
     before, after = weights(llama), weights(run.model)
     assert before.keys() == after.keys() and all(before[name] != after[name] for name in before)
     assert dtypes(run.model) == {"F32"}
+    loading = [event for event in events(run, "progress") if event["stage"] == "load"]
+    assert loading[-1]["done"] == loading[-1]["total"] == len(before), "weights, as they are loaded"
     plan = events(run, "plan")[-1]
     assert plan["parameters"] == plan["trainable_parameters"] == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(str(llama)).parameters())
 
@@ -258,6 +260,7 @@ def test_an_opt_packs_by_our_attention(bench: Bench, tmp_path: Path) -> None:
     assert_learned(run)
     plan = events(run, "plan")[-1]
     assert (plan["packing"], plan["attention"]) == (True, "varlen")
+    assert "under varlen attention packed documents do not read one another" in plan["reasons"]["packing"]
     assert not [event for event in events(run, "alert") if event["kind"] != "data"]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import logging
 
 from tui_ft import demo
 from tui_ft.errors import TuiFtError
@@ -19,6 +23,8 @@ from tui_ft.recipe.schema import Model
 from tui_ft.text import one_line
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+TOLD_SECONDS = 0.2
+"""How often the progress of loading is told at most."""
 VOCABULARY_MULTIPLE = 64
 """A resized embedding is rounded up to this many rows: matrix kernels are slow on odd sizes."""
 
@@ -43,8 +49,9 @@ def load_model(
     vocabulary: int = 0,
     vocabulary_multiple: int = VOCABULARY_MULTIPLE,
     consent: dict[str, str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> PreTrainedModel:
-    """The base model on this process's device, in evaluation mode.
+    """The base model on this process's device, in evaluation mode; each weight goes there straight from its file.
 
     Args:
         precision: bf16, fp16 or fp32: the dtype of weights that are not quantized.
@@ -54,6 +61,7 @@ def load_model(
         vocabulary_multiple: what a resized embedding is rounded up to; 1 under an adapter, which other programs load onto a model
             resized to its tokenizer's very length.
         consent: repositories whose own code may run, each with its commit.
+        on_progress: is given the weights loaded so far and all of them; what it raises ends the loading.
 
     Raises:
         TuiFtError: unknown model, damaged files, needs its own code, not a causal language model.
@@ -67,7 +75,8 @@ def load_model(
     }
     try:
         file = weights.gguf_file(model.name)
-        loaded = _from_gguf(file, wanted) if file else _from_folder_or_hub(folder_or_id(model), commit or model.revision, commit, wanted)
+        with _telling(on_progress):
+            loaded = _from_gguf(file, wanted) if file else _from_folder_or_hub(folder_or_id(model), commit or model.revision, commit, wanted)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -78,6 +87,36 @@ def load_model(
         _keep_trainable_layout(loaded)
     loaded.config.use_cache = False
     return loaded
+
+
+@contextmanager
+def _telling(on_progress: Callable[[int, int], None] | None) -> Iterator[None]:
+    """While it lasts, the library's bar over the weights of a model tells `on_progress`; its other bars stay as they are."""
+    set_hook = getattr(logging, "set_tqdm_hook", None)  # older versions load without a word
+    if on_progress is None or set_hook is None:
+        yield
+        return
+
+    def hook(bar: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        counts_weights = arguments and options.get("desc") == "Loading weights" and hasattr(arguments[0], "__len__")
+        return _counted(arguments[0], on_progress) if counts_weights else bar(*arguments, **options)
+
+    before = set_hook(hook)
+    try:
+        yield
+    finally:
+        set_hook(before)
+
+
+def _counted(weights: Iterable[Any], on_progress: Callable[[int, int], None]) -> Iterator[Any]:
+    weights = list(weights)
+    told = -TOLD_SECONDS
+    for done, weight in enumerate(weights):
+        if time.monotonic() - told >= TOLD_SECONDS:
+            told = time.monotonic()
+            on_progress(done, len(weights))
+        yield weight
+    on_progress(len(weights), len(weights))
 
 
 def _from_folder_or_hub(name: str, revision: str | None, commit: str | None, wanted: dict[str, Any]) -> PreTrainedModel:

@@ -140,7 +140,7 @@ class Progress(BaseModel):
         (began, before), pace = self.stage_began, Pace()
         pace.update(before, self.stage_total, began)
         pace.update(self.stage_done, self.stage_total, self.stage_told)
-        return pace.text("B" if self.stage == "download" else "rows")
+        return pace.text({"download": "B", "load": "weights"}.get(self.stage, "rows"))
 
     def eta_seconds(self) -> float | None:
         """Seconds to the last step at the median pace of the last steps; None before two of them."""

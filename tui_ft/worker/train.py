@@ -16,7 +16,7 @@ from tui_ft.data import tokenizer as tokenizers
 from tui_ft.data.sources import open_source
 from tui_ft.hub.download import download
 from tui_ft.hub.network import go_offline
-from tui_ft.modeling import adapters, load, packing
+from tui_ft.modeling import adapters, fused_lora, load, packing
 from tui_ft.recipe import Plan, Recipe
 from tui_ft.recipe.schema import parse_bytes
 from tui_ft.runs import fingerprint
@@ -174,6 +174,11 @@ def _fingerprint(recipe: Recipe, plan: Plan, samples: Samples, snapshot: Path | 
 
 def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples, journal: Journal, inbox: Inbox) -> tuple[Any, Samples]:
     """The model, trainable as the method says, and the samples, packed if the model keeps packed documents apart."""
+
+    def on_progress(done: int, total: int) -> None:
+        journal.stage("load", done, total)
+        _leave_if_told(inbox)
+
     journal.stage("load")
     _limit_memory(recipe)
     method = recipe.method
@@ -186,6 +191,7 @@ def _load(run: Run, recipe: Recipe, plan: Plan, tokenizer: Any, samples: Samples
         vocabulary=len(tokenizer),
         vocabulary_multiple=1 if method.kind == "lora" else load.VOCABULARY_MULTIPLE,
         consent=run.record().get("trust_remote_code"),
+        on_progress=on_progress,
     )
     model.generation_config.eos_token_id = samples.stop_token_ids  # so that a checkpoint, too, can be talked to
     go_offline()  # so that an outage of the Hub cannot stop a save
@@ -217,15 +223,21 @@ def _resolve(run: Run, recipe: Recipe, plan: Plan, samples: Samples, model: Any,
     everything, trainable = adapters.parameter_counts(model)
     changes: dict[str, Any] = {"parameters": everything, "trainable_parameters": trainable, "packing": samples.packed}
     changes["attention"] = str(model.config._attn_implementation)
+    reasons = dict(plan.reasons)
+    if plan.fused_lora and not fused_lora.count(model):
+        changes["fused_lora"] = False
+        reasons["fused_lora"] = "off: none of this model's adapted layers is of a kind that is fused"
     if samples.packed:
         rows = max(1, round(plan.effective_batch * len(samples.train) / samples.singles))
         changes |= {"micro_batch": 1, "accumulation": rows}
-        reason = f"{rows} packed rows of micro-batch 1 hold the mean tokens of {plan.effective_batch} single samples"
-        changes["reasons"] = {**plan.reasons, "micro_batch": reason}
+        reasons["micro_batch"] = f"{rows} packed rows of micro-batch 1 hold the mean tokens of {plan.effective_batch} single samples"
+        apart = f"tried on this model: under {changes['attention']} attention packed documents do not read one another"
+        reasons["packing"] = "; ".join(dict.fromkeys([*filter(None, reasons.get("packing", "").split("; ")), apart]))
     elif plan.packing:
         changes |= {"length_grouped": True, "row_length": None, **_unpacked(recipe, plan)}
         reason = "packed documents would read one another in this model; batches of like lengths waste little on padding"
-        changes["reasons"] = {**plan.reasons, "packing": reason, "length_grouped": reason}
+        reasons |= {"packing": reason, "length_grouped": reason}
+    changes["reasons"] = reasons
     plan = plan.model_copy(update=changes)
     steering.planned = recipe.train.max_steps or math.ceil(recipe.train.epochs * _steps_per_epoch(len(samples.train), plan))
     steps = steering.steps_at(journal.progress.step, steering.planned)
