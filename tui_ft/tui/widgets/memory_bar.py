@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.widgets import Static
+from textual.geometry import Size
+from textual.widget import Widget
 
 from tui_ft import units
 from tui_ft.recipe import Plan
@@ -155,26 +156,29 @@ class MemoryView:
     """The plan is the one before: its values are of other settings."""
 
 
-class MemoryBar(Static):
+class MemoryBar(Widget):
     """The bar with its heading, its verdict and its legend, as wide as it stands."""
 
     DEFAULT_CSS = "MemoryBar { height: auto; width: 1fr; }"
 
     def __init__(self, id: str | None = None) -> None:
-        super().__init__("", id=id, markup=False)
+        super().__init__(id=id, markup=False)
         self._shown: tuple[MemoryView, Layout] | None = None
 
     def show(self, shown: MemoryView | None, machine: Hardware | None) -> None:
         self._shown = (shown, layout(shown.plan, machine)) if shown is not None and shown.plan.memory.total_bytes else None
-        self._draw()
-
-    def on_resize(self) -> None:
-        self._draw()
-
-    def _draw(self) -> None:
         self.display = self._shown is not None
-        if self._shown is not None:
-            self.update(bar_content(*self._shown, width=min(MOST_CELLS, self.content_size.width or 39)))
+        self.refresh(layout=True)
+
+    def render(self) -> Content:
+        return self._content(self.content_size.width)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Of what is drawn at this width: a bar as wide as before, which a scrollbar has made too long, would wrap."""
+        return self._content(width).plain.count("\n") + 1
+
+    def _content(self, width: int) -> Content:
+        return bar_content(*self._shown, width=min(MOST_CELLS, width or 39)) if self._shown else Content("")
 
 
 def bar_content(shown: MemoryView, made: Layout, width: int) -> Content:

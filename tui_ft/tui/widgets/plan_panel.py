@@ -155,7 +155,7 @@ class PlanPanel(VerticalScroll, can_focus=False):
     """The whole plan, scrollable, beside the step."""
 
     DEFAULT_CSS = """
-    PlanPanel { width: 42; padding: 0 1; background: $surface; border-left: vkey $border; scrollbar-size-vertical: 1; }
+    PlanPanel { width: 42; padding: 0 1; background: $surface; border-left: vkey $border; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
     """
 
     def compose(self) -> ComposeResult:
