@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: demo test test-faults check bench-data bench-memory bench-speed estimates clean
+.PHONY: demo test test-faults check bench-data bench-memory bench-speed bench-ui tour estimates clean
 
 demo: $(READY)  ## the wizard on the demo preset; without a terminal the demo run to its end
 	$(BIN)/tui-ft demo
@@ -31,6 +31,12 @@ bench-memory: $(READY)  ## the forecast of memory against real runs on a GPU, wi
 
 bench-speed: $(READY)  ## our training against plain trl in several ways, on the same samples; half an hour and more on two cores
 	$(BIN)/python scripts/bench_speed.py
+
+bench-ui: $(READY)  ## what the terminal program costs: first frame, memory, bytes and time from a key to the repaint; two minutes
+	$(BIN)/python scripts/bench_ui.py
+
+tour: $(READY)  ## the pictures of README and tour, made from the screens as they are now
+	$(BIN)/python scripts/screenshots.py
 
 estimates: $(READY)  ## what the forecast of memory says at once, compiled from traces and held against traces of published models; half an hour
 	$(BIN)/python scripts/compile_estimates.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import signal
 import subprocess
 import time
@@ -169,6 +170,18 @@ def test_what_needs_a_person_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert answer(capsys, "rm", finished.id, "--yes").keys() == {"run", "freed_bytes"}
     assert not finished.path.exists()
     assert [path.name for path in finished.path.parent.iterdir()] == [live.id], "nothing hidden stays either"
+
+
+def test_compare_tells_only_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (synthetic.recorded("finished", steps=9, total=9, name=name) for name in ("one", "phi-2-oasst1-qlora"))
+    told = answer(capsys, "compare", one.id, two.id)
+    assert [run["run"] for run in told["runs"]] == [one.id, two.id] and all(run.keys() >= RUN_KEYS for run in told["runs"])
+    assert told["differs"]["method.quantization"] == ["none", "nf4"] and "train.seed" not in told["differs"]
+    assert main(["compare", one.id, two.id]) == 0
+    shown = capsys.readouterr().out
+    assert f"A  {one.id} · finished" in shown and re.search(r"method\.quantization +none +nf4", shown)
+    assert main(["compare", one.id, one.id]) == 2
+    assert "one run cannot be compared with itself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["show", "logs", "attach", "pause", "resume", "checkpoint", "stop", "rm", "chat"])

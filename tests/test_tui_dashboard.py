@@ -21,10 +21,11 @@ from tui_ft.tui.app import TuiFtApp
 from tui_ft.tui.feed import BATCH, Feed
 from tui_ft.tui.screens.confirm import Confirm, Prompt
 from tui_ft.tui.screens.controls import learning_rate_problem
-from tui_ft.tui.screens.dashboard import DashboardScreen, wrapped
+from tui_ft.tui.screens.dashboard import DashboardScreen
 from tui_ft.tui.screens.home import HomeScreen
 from tui_ft.tui.widgets import run_facts, run_header
 from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
+from tui_ft.tui.widgets.run_log import wrapped
 from tui_ft.tui.widgets.telling import told
 
 SIZES = [(60, 15), (80, 24), (120, 40)]

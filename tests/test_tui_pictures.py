@@ -23,7 +23,9 @@ from tui_ft import hardware
 from tui_ft.hardware import Hardware
 from tui_ft.planning import timing
 from tui_ft.runs.store import Run
+from tui_ft.tui import keys, themes
 from tui_ft.tui.app import TuiFtApp
+from tui_ft.tui.screens.compare import CompareScreen
 from tui_ft.tui.screens.dashboard import DashboardScreen
 from tui_ft.tui.screens.home import HomeScreen
 from tui_ft.tui.wizard.screen import STEPS, WizardScreen
@@ -110,6 +112,7 @@ async def test_home() -> None:
     app = TuiFtApp()
     async with app.run_test(size=SIZES[0]) as pilot:
         await until(pilot, lambda: isinstance(app.screen, HomeScreen) and "run-lost" in plain(app))
+        await pilot.press("o")  # by name: those of one second come in any order
         await looks_at_each_size(pilot, app, "home-filled")
         await pilot.press("slash", *"nothing-of-this-name", "enter")
         await looks_at_each_size(pilot, app, "home-filtered")
@@ -131,7 +134,7 @@ async def test_dashboard_in_every_theme() -> None:
     app, run = TuiFtApp(), synthetic.recorded("diverged", steps=120, total=200)
     async with app.run_test(size=SIZES[0]) as pilot:
         await opened(pilot, app, run)
-        for name in ("tui-ft",):
+        for name in themes.NAMES:
             app.theme = name
             await looks(pilot, app, f"theme-{name}", coloured)
 
@@ -176,6 +179,34 @@ async def test_help_and_questions() -> None:
             await looks_at_each_size(pilot, app, name)
             await pilot.press("escape")
             await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
+
+
+async def test_compare_and_glossary() -> None:
+    runs = [synthetic.recorded(state, steps=120, total=200, name=f"run-{state}", seed=seed) for seed, state in enumerate(("finished", "stopped"))]
+    app = TuiFtApp()
+    async with app.run_test(size=SIZES[0]) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, HomeScreen) and app.screen.is_mounted)
+        app.open_comparison(runs)
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen) and "A " in plain(app))
+        await looks_at_each_size(pilot, app, "compare")
+        await pilot.press("ctrl+g", *"packing")
+        await looks_at_each_size(pilot, app, "glossary")
+
+
+def test_the_page_of_the_terminal_lists_every_key() -> None:
+    """docs/terminal.md is made from the table of keys, and says what can be given another one."""
+    page = Path(__file__).parent.parent / "docs" / "terminal.md"
+    rows = [f"| `{key.id}` | {shown(key)} | {key.tooltip} |" for group in keys.TABLE.values() for key in group]
+    told = "\n".join(["<!-- keys -->", "| action | key | does |", "|---|---|---|", *rows, "<!-- /keys -->"])
+    before = page.read_text(encoding="utf-8")
+    after = re.sub(r"<!-- keys -->.*<!-- /keys -->", lambda _: told, before, flags=re.DOTALL)
+    if os.environ.get("TUI_FT_PICTURES") == "write":
+        page.write_text(after, encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == after, "TUI_FT_PICTURES=write makes the page anew"
+
+
+def shown(key: keys.Key) -> str:
+    return ", ".join(f"`{part}`" for part in key.keys.split(","))
 
 
 def wizard(app: TuiFtApp) -> WizardScreen:

@@ -1,4 +1,4 @@
-"""Commands that only look: preview, runs, show, status, logs, doctor. They never change a run."""
+"""Commands that only look: preview, runs, show, compare, status, logs, doctor. They never change a run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tui_ft import units
 from tui_ft.cli import drive, output
 from tui_ft.pace import Pace
 from tui_ft.recipe import presets
+from tui_ft.runs import compare as beside
 from tui_ft.runs import store
 from tui_ft.runs.store import Run
-from tui_ft.runs.summary import summarize
+from tui_ft.runs.summary import Summary, summarize
 
 WATCH_SECONDS = 2.0
 QUICK_SECONDS = 2.0
@@ -72,17 +73,50 @@ def show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    found = beside.compare([store.find(reference) for reference in arguments.runs])
+    if arguments.json:
+        output.print_json({"runs": found.summaries, "differs": found.differs})
+        return 0
+    letters = [chr(ord("A") + number) for number in range(len(found.runs))]
+    for letter, summary in zip(letters, found.summaries, strict=True):
+        output.say(f"{letter}  {summary.run} · {summary.state}" + (f" · {summary.reason}" if summary.reason else ""))
+    output.say()
+    results = [[name, *(tell(summary) for summary in found.summaries)] for name, tell in RESULTS.items()]
+    settings = [[key, *(_value(value) for value in values)] for key, values in found.differs.items()]
+    output.table([*results, *([["", *("" for _ in letters)]] if settings else []), *settings], ("", *letters))
+    if not settings:
+        output.say("\nTheir settings are the same.")
+    return 0
+
+
+RESULTS: dict[str, Callable[[Summary], str]] = {
+    "step": output.steps,
+    "first loss": lambda summary: output.number(summary.first_loss),
+    "last loss": lambda summary: output.number(summary.last_loss),
+    "best validation loss": lambda summary: output.number(summary.best_eval_loss),
+    "tokens": lambda summary: f"{summary.tokens:,}",
+    "tokens/s": lambda summary: "-" if summary.tokens_per_second is None else f"{summary.tokens_per_second:,.0f}",
+    "peak memory": lambda summary: "-" if summary.peak_memory_bytes is None else units.size(summary.peak_memory_bytes),
+}
+
+
+def _value(value: object) -> str:
+    return "-" if value is None or value in ([], {}) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def status(arguments: argparse.Namespace) -> int:
+    frame = output.Frame() if arguments.watch and not arguments.json else None
     while True:
         summaries = [summarize(run) for run in store.all_runs()]
         live = [summary for summary in summaries if summary.is_live]
+        lines = [output.one_run(summary) for summary in live or summaries[:1]] or ["no runs"]
         if arguments.json:
             output.print_json(live)
+        elif frame:
+            frame.show(lines)
         else:
-            for summary in live or summaries[:1]:
-                output.say(output.one_run(summary))
-            if not summaries:
-                output.say("no runs")
+            output.say("\n".join(lines))
         if not arguments.watch:
             return 0
         sys.stdout.flush()

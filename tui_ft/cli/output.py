@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,8 @@ def _plain(value: Any) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return value
 
 
@@ -119,3 +122,22 @@ class ProgressLine:
         if self.in_place and self.shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self.shown = ""
+
+
+class Frame:
+    """Lines that are written anew in place on a terminal, cut to its width, and one after the other elsewhere."""
+
+    def __init__(self) -> None:
+        self.in_place = sys.stdout.isatty()
+        self.height = 0
+        """Lines that stand there now."""
+
+    def show(self, lines: Sequence[str]) -> None:
+        if not self.in_place:
+            say("\n".join(lines))
+            return
+        size = shutil.get_terminal_size()
+        shown = [one_line(line, size.columns - 1) for line in lines[: size.lines - 1]]
+        up = f"\x1b[{self.height}A" if self.height else ""
+        print(f"{up}\r\x1b[J" + "\n".join(shown), flush=True)
+        self.height = len(shown)

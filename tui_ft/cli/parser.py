@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
         "1 failed, 2 wrong request, 3 paused or stopped and resumable, 130 stopped now.",
     )
     parser.add_argument("--version", action="version", version=f"tui-ft {__version__}")
+    parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal, for selecting text")
     parser.set_defaults(action=_lazily("screen", "home"))
     commands = parser.add_subparsers(metavar="COMMAND")
     _training(commands)
@@ -92,10 +93,13 @@ def _looking(commands: argparse._SubParsersAction) -> None:
     preview.add_argument("--exact", action="store_true", help="count every row instead of a sample")
     _command(commands, "runs", "list the runs", _lazily("look", "runs"))
     _command(commands, "show", "one run in full", _lazily("look", "show"), run=True)
+    compare = _command(commands, "compare", "several runs: what came of them, and only the settings that differ", _lazily("look", "compare"))
+    compare.add_argument("runs", metavar="RUN", nargs="+", help="id, unique prefix, or latest; two or more")
     status = _command(commands, "status", "one line on what runs now", _lazily("look", "status"))
     status.add_argument("--once", action="store_true", help="print it and end (the default)")
     status.add_argument("--watch", action="store_true", help="print it anew every two seconds")
-    _command(commands, "attach", "the dashboard of a run", _lazily("screen", "attach"), run=True)
+    attach = _command(commands, "attach", "the dashboard of a run", _lazily("screen", "attach"), run=True)
+    attach.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal, for selecting text", default=argparse.SUPPRESS)
     logs = _command(commands, "logs", "what the worker wrote", _lazily("look", "logs"), run=True)
     logs.add_argument("-f", "--follow", action="store_true", help="go on printing while it runs")
     checkpoints = _command(

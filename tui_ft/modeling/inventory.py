@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tui_ft import demo
+from tui_ft import collector, demo
 from tui_ft.errors import NeedsCode, RequestError
 from tui_ft.hub import network, weights
 from tui_ft.text import one_line
@@ -192,6 +192,7 @@ def _fold(name: str, layers: str) -> tuple[str, int | None]:
 def main() -> int:
     import logging
 
+    collector.relax()
     logging.disable(logging.WARNING)  # transformers' advice is not about us, and stdout and stderr are read by a program
     try:
         request = json.loads(sys.stdin.read())

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tui_ft import collector
 from tui_ft.errors import RequestError, TuiFtError
 from tui_ft.text import one_line
 
@@ -62,6 +63,7 @@ class Inbox:
 
 
 def main() -> int:
+    collector.relax()
     arguments = _arguments()
     say = _private_stdout()
     inbox = Inbox(sys.stdin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -148,6 +149,18 @@ class Progress(BaseModel):
             return None
         pace = sorted(self.step_seconds)[len(self.step_seconds) // 2]
         return pace * max(0, self.total_steps - self.step)
+
+    def eta_error(self) -> float | None:
+        """By how many seconds `eta_seconds` may be wrong, if the pace stays what it was: two standard errors of the median pace.
+
+        A median's standard error is 1.253 σ / √n, with σ taken from the quartiles' distance over 1.349, so that a single slow step counts little.
+        None before eight steps.
+        """
+        seconds = sorted(self.step_seconds)
+        if len(seconds) < 8 or not self.total_steps or self.state != "running":
+            return None
+        spread = (seconds[(3 * len(seconds)) // 4] - seconds[len(seconds) // 4]) / 1.349
+        return 2 * 1.253 * spread / math.sqrt(len(seconds)) * max(0, self.total_steps - self.step)
 
     @classmethod
     def read(cls, run: Run) -> Progress:

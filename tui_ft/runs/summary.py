@@ -42,6 +42,7 @@ class Summary(BaseModel):
     attempt: int
     created: str
     eta_seconds: float | None
+    eta_error_seconds: float | None = Field(None, description="By how much that may be wrong, if the pace stays what it was.")
     stage: str
     stage_pace: str
     parameters: int | None
@@ -85,6 +86,7 @@ def summarize(run: Run) -> Summary:
         attempt=progress.attempt,
         created=str(record.get("created", "")),
         eta_seconds=progress.eta_seconds() if state == "running" else None,
+        eta_error_seconds=progress.eta_error() if state == "running" else None,
         stage=progress.stage if state == "starting" else "",
         stage_pace=progress.stage_pace() if state == "starting" else "",
         parameters=plan.get("parameters"),

@@ -5,9 +5,8 @@ Nothing that matters lives here: a run is a folder and a supervisor, and both go
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,29 +19,15 @@ from textual.worker import Worker, WorkerState
 
 from tui_ft import text
 from tui_ft.errors import ConfigError, TuiFtError
-from tui_ft.tui import keys
+from tui_ft.tui import keys, settings, terminal, themes
 from tui_ft.tui.screen import TuiScreen
 
 if TYPE_CHECKING:
     from tui_ft.recipe import Recipe
     from tui_ft.runs.store import Run
+    from tui_ft.runs.summary import Summary
 
-CALM = Theme(
-    name="tui-ft",
-    primary="#6aa5c9",
-    secondary="#8d9bb5",
-    accent="#d9a757",
-    foreground="#d4d8de",
-    background="#14171c",
-    surface="#1a1e24",
-    panel="#232830",
-    success="#7fb785",
-    warning="#d9a757",
-    error="#d9776f",
-    dark=True,
-    variables={"border": "#3a424e", "border-blurred": "#2b313a", "footer-key-foreground": "#d9a757", "input-selection-background": "#6aa5c9 35%"},
-)
-_FEW_COLOURS = ("linux", "screen", "vt100", "vt220", "ansi")
+ALIVE = ("starting", "running", "paused")
 
 
 class Ground(Screen[None]):
@@ -64,16 +49,42 @@ class TuiFtApp(App[int]):
 
     def __init__(self, start: str = "home") -> None:
         super().__init__()
+        self.settings, self._problems = settings.load()
+        keys.REBOUND.clear()
+        keys.REBOUND.update(self.settings.keys)
+        terminal.only_ascii = self.settings.ascii
+        self._states: dict[str, str] = {}
+        """Of the runs that were looked at, to notice when one ends."""
+        self._title_shown = ""
+        self._theme_kept = ""
+        if terminal.is_still(self.settings.motion):
+            self.animation_level = "none"
         self.start = start
         self.opened = False
         """The first screen is there."""
+
+    def _keep_theme(self, theme: Theme) -> None:
+        if theme.name == self._theme_kept:
+            return
+        self._theme_kept = theme.name
+        try:
+            settings.keep_theme(theme.name)
+        except OSError as error:
+            self.notify(f"the theme is not kept for next time: {error.strerror}", severity="warning")
 
     def get_default_screen(self) -> Screen[None]:
         return Ground()
 
     def on_mount(self) -> None:
-        self.register_theme(CALM)
-        self.theme = "ansi-dark" if os.environ.get("TERM", "") in _FEW_COLOURS and "COLORTERM" not in os.environ else CALM.name
+        for theme in themes.OURS:
+            self.register_theme(theme)
+        self.theme = self._theme_kept = themes.fitting(self.settings.theme)
+        for name in self.available_themes.keys() - set(themes.NAMES):
+            self.unregister_theme(name)  # the library's others were never looked at with these screens
+        self.theme_changed_signal.subscribe(self, self._keep_theme)
+        self.set_keymap(self.settings.keys)
+        for problem in self._problems:
+            self.notify(problem, title="settings.yaml", severity="warning", timeout=12)
         if self.start == "demo":
             self.open_wizard(preset="demo")  # home is made when it is come back to: it would double the time to the first frame
         else:
@@ -104,6 +115,11 @@ class TuiFtApp(App[int]):
         else:
             self.push_screen(DashboardScreen(run))
 
+    def open_comparison(self, runs: Sequence[Run]) -> None:
+        from tui_ft.tui.screens.compare import CompareScreen
+
+        self.push_screen(CompareScreen(runs))
+
     def open_chat(self, run: Run) -> None:
         from tui_ft.tui.screens.chat import ChatScreen
 
@@ -124,6 +140,26 @@ class TuiFtApp(App[int]):
     def notify(self, message: str, *, markup: bool = False, **options: Any) -> None:
         """Say something in a corner; the text may be foreign, so it is never markup."""
         super().notify(text.visible(message), markup=False, **options)
+
+    def show_title(self, words: str) -> None:
+        """Tell the terminal what is looked at, for its tab or tmux's window list."""
+        if words != self._title_shown:
+            self._title_shown = words
+            self._to_terminal(terminal.title(words))
+
+    def noticed(self, summary: Summary) -> None:
+        """Take in how a run stands now; one that has ended since the last look is announced, unless the person ended it."""
+        before, self._states[summary.run] = self._states.get(summary.run), summary.state
+        if before in ALIVE and summary.state in ("finished", "failed", "lost"):
+            if self.settings.bell:
+                self.bell()
+            if self.settings.notify:
+                self._to_terminal(terminal.notification(f"{summary.run} {summary.state}"))
+
+    def _to_terminal(self, sequence: str) -> None:
+        """Through the driver, whose thread writes the screen: between two of its writes, never within one."""
+        if self._driver is not None and not self.is_headless and terminal.has_title():
+            self._driver.write(sequence)
 
     def report(self, error: TuiFtError) -> None:
         """Say what went wrong and what to do about it."""
@@ -153,6 +189,12 @@ class TuiFtApp(App[int]):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
 
+    def action_glossary(self) -> None:
+        from tui_ft.tui.screens.glossary import GlossaryScreen
+
+        if not isinstance(self.screen, GlossaryScreen):
+            self.push_screen(GlossaryScreen())
+
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every action of the open screen and of the app; what cannot be done now says why."""
         if isinstance(screen, TuiScreen):
@@ -169,13 +211,16 @@ class TuiFtApp(App[int]):
         return lambda: self.call_later(self.run_action, action, node)
 
 
-def run_app(start: str = "home") -> int:
+def run_app(start: str = "home", mouse: bool = True) -> int:
     """Open the terminal program and give its exit code.
 
     Args:
         start: `home`, `demo`, or the id of a run to look at.
+        mouse: take part in what the mouse does; else the terminal selects text by it.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         print("tui-ft needs a terminal for its screens; `tui-ft --help` lists the commands that do without.", file=sys.stderr)
         return 2
-    return TuiFtApp(start).run() or 0
+    app = TuiFtApp(start)
+    with terminal.own_title():
+        return app.run(mouse=mouse and app.settings.mouse) or 0

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tui_ft import home
 from tui_ft.errors import ConfigError, Problem, RequestError
 from tui_ft.recipe import Recipe, files, presets
@@ -18,6 +20,10 @@ from tui_ft.tui import fields
 REQUIRED = {"model.name": "choose a model", "data.source": "choose a dataset"}
 _PLAIN = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)$)[A-Za-z/][\w./@-]*")  # a YAML string that needs no quotes
 _STANDS_IN = {"model.name": "builtin:demo", "data.source": "builtin:demo"}
+
+
+State = dict[str, Any]
+"""All that a draft is, as it is kept between two sessions."""
 
 
 class Draft:
@@ -80,8 +86,25 @@ class Draft:
         Raises:
             OSError: the disk refuses.
         """
-        record = {"tree": self.tree, "base": self.base, "raw": self.raw, "origin": self.origin}
-        home.write_atomically(_file(), json.dumps(record, indent=1))
+        home.write_atomically(_file(), json.dumps(self.state(), indent=1))
+
+    def state(self) -> State:
+        """A copy of all that it is."""
+        return copy.deepcopy({"tree": self.tree, "base": self.base, "raw": self.raw, "origin": self.origin})
+
+    def become(self, state: State) -> None:
+        """Be what it was."""
+        self.tree, self.base, self.raw, self.origin = copy.deepcopy([state[part] for part in ("tree", "base", "raw", "origin")])
+        self._check()
+
+    def take(self, recipe: Recipe) -> None:
+        """Hold this recipe; what it began as stays."""
+        self.tree, self.raw = recipe.model_dump(mode="json"), {}
+        self._check()
+
+    def as_yaml(self) -> str:
+        """The recipe as a file; while something is wrong, as it stands."""
+        return files.dump(self.recipe) if self.recipe else yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True)
 
     @staticmethod
     def forget() -> None:
@@ -153,9 +176,11 @@ class Draft:
 
     def differences(self) -> list[tuple[str, Any]]:
         """The keys whose value is not the one it began with, with the new value."""
-        sections = {key.partition(".")[0] for key in files.known_keys() if "." in key}
-        keys = [key for key in files.known_keys() if key not in sections]
-        return [(key, _at(self.tree, key)) for key in keys if _at(self.tree, key) != _at(self.base, key)]
+        return [(key, _at(self.tree, key)) for key in _leaves() if _at(self.tree, key) != _at(self.base, key)]
+
+    def differences_from(self, state: State) -> list[str]:
+        """The keys whose value is not that of another state."""
+        return [key for key in _leaves() if _at(self.tree, key) != _at(state["tree"], key)]
 
     def _check(self) -> None:
         self.problems = {}
@@ -197,6 +222,13 @@ def _place(problem: Problem) -> tuple[str, str]:
     if key == "method":
         return ("method.layers" if "needs layers" in message else "method.quantization"), message
     return key, message
+
+
+def _leaves() -> list[str]:
+    """The keys that hold a value, not a section."""
+    known = list(files.known_keys())
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    return [key for key in known if key not in sections]
 
 
 def _at(tree: dict[str, Any], key: str) -> Any:

@@ -31,9 +31,9 @@ class TuiScreen(Screen[None]):
 
     def on_key(self, event: events.Key) -> None:
         """A key whose action cannot be done now says why, instead of nothing."""
-        for binding in self._bindings.key_to_bindings.get(event.key, []):
-            if reason := self.unavailable(binding.action):
-                self.notify(f"{binding.description}: {reason}", severity="warning", timeout=4)
+        active = self.active_bindings.get(event.key)  # with the person's own keys
+        if active and active.node is self and (reason := self.unavailable(active.binding.action)):
+            self.notify(f"{active.binding.description}: {reason}", severity="warning", timeout=4)
 
     def refresh_keys(self) -> None:
         """Dim and light the footer's keys anew, if any of them changed: each time costs a footer made from scratch."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,16 +23,17 @@ from tui_ft.runs.store import Run
 from tui_ft.runs.summary import CheckpointInfo, Summary
 from tui_ft.tui import keys
 from tui_ft.tui.feed import Feed, News
+from tui_ft.tui.screens.charting import Charting
 from tui_ft.tui.screens.controls import ControlScreen
 from tui_ft.tui.text import line
 from tui_ft.tui.widgets import checkpoint_list, run_facts, run_header, telling
 from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
 from tui_ft.tui.widgets.options import Options
 from tui_ft.tui.widgets.raster import number
+from tui_ft.tui.widgets.run_log import RunLog
 
 SECONDS = 0.5
 GPU_SECONDS = 3.0
-LOG_LINES = 2_000
 SAMPLES = 20
 PANELS = ("log", "checkpoints", "samples")
 
@@ -45,7 +45,7 @@ class GpuRead(Message):
     reading: GpuReading | None
 
 
-class DashboardScreen(ControlScreen):
+class DashboardScreen(Charting, ControlScreen):
     """Shows a run, alive or ended. It only reads; what it changes goes through commands that the worker acknowledges."""
 
     GROUP = "dashboard"
@@ -82,7 +82,7 @@ class DashboardScreen(ControlScreen):
                 yield Static(id="facts")
                 with TabbedContent(id="panels"):
                     with TabPane("Log", id="log"):
-                        yield Log(max_lines=LOG_LINES, id="lines")
+                        yield RunLog(id="run-log")
                     with TabPane("Checkpoints", id="checkpoints"):
                         yield Options(id="checkpoint-list")
                     with TabPane("Samples", id="samples"), VerticalScroll():
@@ -108,6 +108,8 @@ class DashboardScreen(ControlScreen):
         """Take in what is new and show it; goes on at once, between two key presses, while there is more to read."""
         news = self.feed.look()
         self.summary = news.summary
+        self.tui.noticed(news.summary)
+        self.tui.show_title(run_header.short(news.summary))
         self.requests.settle(self.feed.answers, news.summary.state)
         with self.app.batch_update():
             self._show(news)
@@ -117,19 +119,12 @@ class DashboardScreen(ControlScreen):
     def _show(self, news: News) -> None:
         self.show_head()
         if news.lines:
-            self._write(news.lines[-LOG_LINES:])
+            self.query_one(RunLog).add(news.lines)
         if news.events:
-            self._show_curves(news.summary.total_steps)
+            self.show_curves()
             self._show_samples()
         self._show_checkpoints(news.summary.checkpoints)
         self.refresh_keys()
-
-    def _write(self, lines: list[str]) -> None:
-        log = self.query_one("#lines", Log)
-        follows = log.is_vertical_scroll_end or not log.has_focus
-        log.write_lines(wrapped(lines, log.scrollable_content_region.width), scroll_end=False)
-        if follows:
-            self.call_after_refresh(log.scroll_end, animate=False)
 
     def show_head(self) -> None:
         if self.summary is None:
@@ -157,10 +152,11 @@ class DashboardScreen(ControlScreen):
         errors = [alert for alert in self.feed.curves.progress.alerts if alert.severity == "error"]
         return telling.alert(errors[-1].model_dump()) if errors else ""
 
-    def _show_curves(self, total: int | None) -> None:
-        curves = self.feed.curves
+    def show_curves(self) -> None:
+        curves, total = self.feed.curves, self.summary.total_steps if self.summary else None
         marks = [(step, loss) for step, loss, _ in curves.evals]
-        self.query_one(LossChart).show(curves.steps, curves.loss, marks, total, (curves.lowest, curves.highest))
+        chart = self.query_one(LossChart)
+        chart.show(curves.steps, curves.loss, marks, total, (curves.lowest, curves.highest))
         series: tuple[tuple[str, Sequence[float], Callable[[float], str]], ...] = (
             ("learning-rate", curves.learning_rate, lambda value: f"{value:.3g}"),
             ("grad-norm", curves.grad_norm, number),
@@ -169,7 +165,7 @@ class DashboardScreen(ControlScreen):
         )
         for name, values, words in series:
             newest = values[-1] if values else math.nan
-            self.query_one(f"#{name}", StepSparkline).show(curves.steps, values, total, words(newest) if math.isfinite(newest) else "–")
+            self.query_one(f"#{name}", StepSparkline).show(curves.steps, values, chart.domain, words(newest) if math.isfinite(newest) else "–")
 
     def _show_samples(self) -> None:
         samples = self.feed.curves.samples
@@ -217,22 +213,24 @@ class DashboardScreen(ControlScreen):
         selected = self.query_one("#checkpoint-list", Options).selected if self.is_mounted else None
         return next((checkpoint for checkpoint in there if str(checkpoint.step) == selected), there[-1] if there else None)
 
-    def action_log_scale(self) -> None:
-        chart = self.query_one(LossChart)
-        chart.log_scale = not chart.log_scale
-
     def action_panel(self) -> None:
         panels = self.query_one("#panels", TabbedContent)
         panels.active = PANELS[(PANELS.index(panels.active) + 1) % len(PANELS)]
+
+    def action_search(self) -> None:
+        self.query_one("#panels", TabbedContent).active = "log"
+        self.query_one(RunLog).ask()
+
+    def action_trouble(self) -> None:
+        self.query_one("#panels", TabbedContent).active = "log"
+        log = self.query_one(RunLog)
+        log.toggle_trouble()
+        self.query_one("#panels", TabbedContent).get_tab("log").label = f"Log ({log.told})" if log.told else "Log"
+
+    def unavailable(self, action: str) -> str:
+        return self.why_not_chart(action) or super().unavailable(action)
 
     def action_leave(self) -> None:
         if self.summary and self.summary.state in control.ALIVE:
             self.notify(f"{self.run.id}: training continues")
         self.dismiss()
-
-
-def wrapped(lines: Sequence[str], width: int) -> list[str]:
-    """Long lines broken to `width` cells, what follows indented below the words."""
-    if width < 30:
-        return list(lines)
-    return [part for line in lines for part in (textwrap.wrap(line, width, subsequent_indent=" " * 9) if len(line) > width else [line])]

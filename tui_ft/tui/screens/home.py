@@ -21,7 +21,7 @@ from tui_ft.tui.widgets.loss_chart import terminal_glyphs
 from tui_ft.tui.widgets.options import ScreenOptions
 from tui_ft.tui.widgets.preset_list import PresetList
 from tui_ft.tui.widgets.run_line import run_detail, run_line
-from tui_ft.tui.widgets.run_table import Row, RunTable
+from tui_ft.tui.widgets.run_table import ORDERS, Row, RunTable
 
 SECONDS = 0.5
 WELCOME = """No runs yet.
@@ -53,6 +53,8 @@ class HomeScreen(RunActions):
     def __init__(self) -> None:
         super().__init__()
         self.table = RunTable()
+        self.marked = []
+        self.order = "newest"
         self.glyphs = terminal_glyphs()
 
     def compose(self) -> ComposeResult:
@@ -108,6 +110,10 @@ class HomeScreen(RunActions):
         if not self.is_current and not first:
             return
         changed = self.table.refresh()
+        for run_id in changed & self.table.rows.keys():
+            self.tui.noticed(self.table.rows[run_id].summary)
+        live = sum(row.is_live for row in self.table.rows.values())
+        self.tui.show_title(f"{live} live · tui-ft" if live else "tui-ft")
         if not changed and not first:
             return
         shown = self._shown()
@@ -121,11 +127,17 @@ class HomeScreen(RunActions):
         self._tell()
 
     def _shown(self) -> list[Row]:
-        return self.table.matching(self.query_one("#filter", Input).value)
+        return self.table.matching(self.query_one("#filter", Input).value, self.order)
 
     def _line(self, row: Row) -> Content:
-        width = self.query_one("#runs-pane").content_size.width - 1
-        return run_line(row.summary, row.points, max(20, width), self.glyphs)
+        width = max(20, self.query_one("#runs-pane").content_size.width - 1)
+        if not self.marked:
+            return run_line(row.summary, row.points, width, self.glyphs)
+        mark = Content.styled("* ", "bold $accent") if row.run.id in self.marked else Content("  ")
+        return Content.assemble(mark, run_line(row.summary, row.points, width - 2, self.glyphs))
+
+    def show_marks(self) -> None:
+        self._list_runs()
 
     def _list_runs(self) -> None:
         options, shown = self.query_one("#runs", ScreenOptions), self._shown()
@@ -140,7 +152,9 @@ class HomeScreen(RunActions):
         """Counts in the border, the selected run's story below."""
         live = sum(row.is_live for row in self.table.rows.values())
         total = len(self.table.rows)
-        self.query_one("#runs-pane").border_subtitle = f"{live} live · {total} in all" if total else ""
+        shown, marked = len(self._shown()), f" · {len(self.marked)} marked" if self.marked else ""
+        count = f"{shown} of {total}" if shown < total else f"{total} in all"
+        self.query_one("#runs-pane").border_subtitle = f"{live} live · {count}{marked}" if total else ""
         self.query_one("#detail", Static).update(self._detail())
         self.refresh_keys()
 
@@ -174,6 +188,12 @@ class HomeScreen(RunActions):
 
     def action_demo(self) -> None:
         self.tui.open_wizard(preset="demo")
+
+    def action_sort(self) -> None:
+        orders = list(ORDERS)
+        self.order = orders[(orders.index(self.order) + 1) % len(orders)]
+        self.query_one("#runs-pane").border_title = "Runs" if self.order == "newest" else f"Runs by {self.order}"
+        self._list_runs()
 
     def action_filter(self) -> None:
         field = self.query_one("#filter", Input)

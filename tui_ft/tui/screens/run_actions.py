@@ -7,18 +7,22 @@ from functools import partial
 
 from tui_ft import units
 from tui_ft.runs import control, queue
+from tui_ft.runs.store import Run
 from tui_ft.tui import requests as ask
 from tui_ft.tui.screen import TuiScreen
 from tui_ft.tui.screens.confirm import Confirm
 from tui_ft.tui.widgets.run_table import Row, RunTable
 
-OF_A_RUN = ("chat", "resume", "delete", "sooner", "later", "unqueue")
+OF_A_RUN = ("chat", "resume", "delete", "sooner", "later", "unqueue", "mark", "compare")
+MOST_COMPARED = 6
 
 
 class RunActions(TuiScreen):
     """Home's actions, without what it shows."""
 
     table: RunTable
+    marked: list[str]
+    """Ids of the runs to compare, in the order in which they were marked."""
 
     @property
     def row(self) -> Row | None:
@@ -41,6 +45,10 @@ class RunActions(TuiScreen):
         if row is None:
             return "no run is selected"
         state, waits = row.summary.state, row.summary.queue_position is not None
+        if action == "mark":
+            return f"{MOST_COMPARED} runs are marked already" if len(self.marked) >= MOST_COMPARED and row.run.id not in self.marked else ""
+        if action == "compare":
+            return "" if len(self._compared()) > 1 else "there is no other run: space marks those to compare"
         if action == "chat":
             return "" if row.summary.model else "this run has no model yet"
         if action == "resume":
@@ -48,6 +56,32 @@ class RunActions(TuiScreen):
         if action == "delete":
             return "it waits in the queue: u takes it out first" if waits else "this run is live: stop it first" if row.is_live else ""
         return "" if waits else "this run is not in the queue"
+
+    def _compared(self) -> list[Run]:
+        """The marked runs; without two marks the selected one and the run listed below it, or above it."""
+        rows = self.table.rows
+        marked = [rows[run_id].run for run_id in self.marked if run_id in rows]
+        if len(marked) > 1 or not self.row:
+            return marked
+        listed = [row.run for row in rows.values()]
+        at = listed.index(self.row.run)
+        return list({run.id: run for run in [*marked, self.row.run, *listed[at + 1 : at + 2], *listed[max(0, at - 1) : at]]}.values())[:2]
+
+    def action_mark(self) -> None:
+        if self.row:
+            run_id = self.row.run.id
+            if run_id in self.marked:
+                self.marked.remove(run_id)
+            else:
+                self.marked.append(run_id)
+            self.show_marks()
+
+    def show_marks(self) -> None:
+        """Show which runs are marked."""
+        raise NotImplementedError
+
+    def action_compare(self) -> None:
+        self.tui.open_comparison(self._compared())
 
     def action_chat(self) -> None:
         if self.row:

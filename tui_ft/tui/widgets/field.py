@@ -34,6 +34,8 @@ class Field(Vertical):
     Field Select { width: 1fr; height: 1; }
     Field Select.-textual-compact > SelectCurrent { background: $panel; padding: 0 1; }
     Field Select.-textual-compact:focus > SelectCurrent { background: $primary 18%; background-tint: $foreground 0%; }
+    Field .field-resolved { display: none; width: auto; padding: 0 1; color: $text-muted; }
+    Field.-resolved .field-resolved { display: block; }
     Field .field-problem { display: none; padding-left: 18; color: $text-error; }
     Field.-wrong .field-problem { display: block; }
     Field.-wrong Label { color: $text-error; }
@@ -57,6 +59,7 @@ class Field(Vertical):
         self.key = key
         self.spec = fields.spec(key)
         self._text = text
+        self._resolved = ""
         self._placeholder = placeholder or ("auto" if "auto" in self.spec.choices else "")
         words = [word for word in self.spec.choices if word not in ("true", "false")]
         self._suggester = suggester or (SuggestFromList(words, case_sensitive=False) if words else None)
@@ -65,6 +68,7 @@ class Field(Vertical):
         with Horizontal():
             yield Label(self.spec.label)
             yield self._control()
+            yield Static(classes="field-resolved", markup=False)
         yield Static(classes="field-problem", markup=False)
 
     def _control(self) -> Input | Select[str] | Choice:
@@ -101,6 +105,13 @@ class Field(Vertical):
         """Say what is wrong under the field; nothing to say clears it."""
         self.set_class(bool(problem), "-wrong")
         self.query_one(".field-problem", Static).update(line(f"✗ {problem}") if problem else "")
+
+    def resolve(self, text: str) -> None:
+        """Say beside it what `auto` stands for; nothing to say clears it."""
+        if text != self._resolved:
+            self._resolved = text
+            self.set_class(bool(text), "-resolved")
+            self.query_one(".field-resolved", Static).update(line(f"→ {text}"))
 
     @on(Input.Changed)
     @on(Choice.Changed)

@@ -10,7 +10,9 @@ from typing import Literal
 
 from tui_ft.tui.widgets.raster import Columns, Glyphs, Grid, Scale, number, scale_of, ticks
 
-Role = Literal["blank", "axis", "band", "line", "validation", "legend", "alarm"]
+Role = Literal["blank", "axis", "band", "line", "validation", "legend", "alarm", "cursor", "run-a", "run-b", "run-c", "run-d", "run-e", "run-f"]
+RUNS: tuple[Role, ...] = ("run-a", "run-b", "run-c", "run-d", "run-e", "run-f")
+"""Of several runs on one chart, each with a letter of its own."""
 Span = tuple[str, Role]
 Row = list[Span]
 Marks = Sequence[tuple[float, float]]
@@ -53,6 +55,14 @@ class Canvas:
 
 
 @dataclass(frozen=True)
+class Cursor:
+    """A step that is looked at, with what is told of it in place of the newest values."""
+
+    step: float
+    words: str
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where the plot stands within the widget."""
 
@@ -73,8 +83,10 @@ def layout_for(width: int, height: int) -> Layout:
     return Layout(width, height, gutter=7 if width >= 30 else 0, footer=2 if height >= 6 else 0)
 
 
-def draw(columns: Columns, marks: Marks, layout: Layout, glyphs: Glyphs, *, log: bool = False, badge: str = "") -> list[Row]:
-    """The whole chart.
+def draw(
+    columns: Columns, marks: Marks, layout: Layout, glyphs: Glyphs, *, log: bool = False, badge: str = "", cursor: Cursor | None = None
+) -> list[Row]:
+    """The whole chart of one run.
 
     Args:
         columns: the training loss, `layout.plot[0] * glyphs.dots[0]` columns wide.
@@ -85,6 +97,7 @@ def draw(columns: Columns, marks: Marks, layout: Layout, glyphs: Glyphs, *, log:
     canvas = Canvas(layout.width, layout.height)
     width, height = layout.plot
     band = columns.band()
+    marks = [(x, y) for x, y in marks if columns.domain[0] <= x <= columns.domain[1]]
     extremes = [value for interval in band if interval for value in interval] + [y for _, y in marks]
     scale = scale_of(extremes, height * glyphs.dots[1], log)
     if width < 2 or height < 1:
@@ -97,8 +110,58 @@ def draw(columns: Columns, marks: Marks, layout: Layout, glyphs: Glyphs, *, log:
         canvas.put(layout.gutter + 1, height // 2, "waiting for the first step" if not badge else "no loss that is a number", "legend")
     if layout.footer:
         _x_axis(canvas, columns, layout, glyphs)
-    _legend(canvas, _newest(columns), marks, layout, glyphs, log, badge)
+    if cursor:
+        _cursor(canvas, cursor, columns, layout, glyphs)
+    _legend(canvas, cursor.words if cursor else f"loss {_newest(columns)}", [] if cursor else marks, layout, glyphs, log, badge, cursor is not None)
     return canvas.rows()
+
+
+def draw_together(runs: Sequence[Columns], layout: Layout, glyphs: Glyphs, *, log: bool = False, cursor: Cursor | None = None) -> list[Row]:
+    """The moving averages of up to six runs over each other, each with its letter at its newest point.
+
+    Args:
+        runs: the training loss of each, over the same domain; as wide as for `draw`.
+    """
+    canvas = Canvas(layout.width, layout.height)
+    width, height = layout.plot
+    if width < 2 or height < 1:
+        return canvas.rows()
+    averages = [columns.average(_window(columns)) for columns in runs]
+    scale = scale_of([interval[0] for average in averages for interval in average if interval], height * glyphs.dots[1], log)
+    if scale is None:
+        canvas.put(layout.gutter + 1, height // 2, "no loss to show yet", "legend")
+        return canvas.rows()
+    for role, average in zip(RUNS, averages, strict=False):
+        grid = Grid(width, height, glyphs)
+        grid.draw(average, scale)
+        for y in range(height):
+            for x, dots in enumerate(grid.cells[y]):
+                if dots:
+                    canvas.put(layout.gutter + x, y, glyphs.line[dots], role)
+    _y_axis(canvas, scale, layout, glyphs)
+    if layout.footer:
+        _x_axis(canvas, runs[0], layout, glyphs)
+    if cursor:
+        _cursor(canvas, cursor, runs[0], layout, glyphs)
+    for role, average in zip(RUNS, averages, strict=False):
+        ends = [(column, interval[0]) for column, interval in enumerate(average) if interval]
+        if ends:
+            column, value = ends[-1]
+            canvas.put(layout.gutter + column // glyphs.dots[0], scale.row(value) // glyphs.dots[1], role[-1].upper(), role)
+    words = " log " if log else ""
+    words = f" {cursor.words}{words}" if cursor else words
+    canvas.put(max(layout.gutter, layout.width - len(words) - 1), 0, words, "legend")
+    return canvas.rows()
+
+
+def _cursor(canvas: Canvas, cursor: Cursor, columns: Columns, layout: Layout, glyphs: Glyphs) -> None:
+    """A line from top to bottom that leaves the curves in sight."""
+    cell = _cell(cursor.step, columns, layout)
+    if cell is None:
+        return
+    for y in range(layout.plot[1]):
+        if canvas.is_free(layout.gutter + cell, y, 1) or canvas.roles[y][layout.gutter + cell] == "band":
+            canvas.put(layout.gutter + cell, y, glyphs.axis[0], "cursor")
 
 
 def _curves(canvas: Canvas, columns: Columns, band: Sequence[tuple[float, float] | None], scale: Scale, layout: Layout, glyphs: Glyphs) -> None:
@@ -168,9 +231,9 @@ def _window(columns: Columns) -> int:
     return max(3, round(columns.count * AVERAGED))
 
 
-def _legend(canvas: Canvas, newest: str, marks: Marks, layout: Layout, glyphs: Glyphs, log: bool, badge: str) -> None:
-    """Names what is drawn with its newest value, as far right in the first row as no curve is hidden."""
-    parts: list[Span] = [(glyphs.line[-1] if glyphs.dots != (2, 4) else "⠒⠒", "line"), (f" loss {newest} ", "legend")]
+def _legend(canvas: Canvas, words: str, marks: Marks, layout: Layout, glyphs: Glyphs, log: bool, badge: str, is_asked: bool) -> None:
+    """Names what is drawn with its newest value, as far right in the first row as no curve is hidden; what was asked for hides one."""
+    parts: list[Span] = [(glyphs.line[-1] if glyphs.dots != (2, 4) else "⠒⠒", "line"), (f" {words} ", "legend")]
     if marks:
         value = f"{marks[-1][1]:.3f}" if math.isfinite(marks[-1][1]) else "not a number"
         parts += [(f" {glyphs.marker}", "validation"), (f" validation {value} ", "legend")]
@@ -179,6 +242,8 @@ def _legend(canvas: Canvas, newest: str, marks: Marks, layout: Layout, glyphs: G
     width = sum(len(text) for text, _ in parts)
     right = layout.width - width - 1
     x = right if canvas.is_free(right, 0, width) else next((x for x in range(right, layout.gutter, -1) if canvas.is_free(x, 0, width)), None)
+    if x is None and is_asked:
+        x = max(layout.gutter + 1, right)
     if x is not None and x > layout.gutter:
         for text, role in parts:
             canvas.put(x, 0, text, role)

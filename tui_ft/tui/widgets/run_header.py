@@ -22,6 +22,12 @@ STAGES = {
 }
 
 
+def short(summary: Summary) -> str:
+    """A run in a terminal's title: `42% demo-20260314-092653 · tui-ft`."""
+    done = f"{100 * min(1.0, summary.step / summary.total_steps):.0f}%" if summary.total_steps and summary.is_live else summary.state
+    return f"{done} {summary.run} · tui-ft"
+
+
 def title(summary: Summary, width: int) -> Content:
     """The run's id on the left, its state on the right."""
     state = run_line.state(summary.state)
@@ -44,10 +50,17 @@ def progress(summary: Summary, stage: tuple[int, int | None], width: int) -> Con
         facts = [f"step {done:,}/{total:,}".replace(",", " ") if total else f"step {done}"]
         facts += [f"{100 * min(1.0, done / total):.0f} %"] if total else []
         facts += [f"epoch {summary.epoch:.2f}"] if summary.epoch else []
-        facts += [f"{units.duration(summary.eta_seconds)} left"] if summary.eta_seconds is not None else []
+        facts += [f"{left(summary)} left"] if summary.eta_seconds is not None else []
         words = " " + " · ".join(facts)
     room = max(4, width - len(words))
     return Content.assemble(run_line.bar(done, total, room), line(words, width))
+
+
+def left(summary: Summary) -> str:
+    """`12 min 20 s ± 40 s`; an error of a twentieth or less is not worth its cells."""
+    error = summary.eta_error_seconds or 0.0
+    told = units.duration(summary.eta_seconds)
+    return f"{told} ± {units.duration(error)}" if summary.eta_seconds and error > max(1.0, summary.eta_seconds / 20) else told
 
 
 def notice(summary: Summary, alert: str, asked: str, width: int) -> Content:

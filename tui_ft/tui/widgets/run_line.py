@@ -87,5 +87,5 @@ def run_detail(summary: Summary, width: int) -> Content:
         facts.append("model ready: c chats with it")
     if summary.queue_position is not None:
         facts.append("K and J move it in the queue, u takes it out")
-    first = summary.reason or {"running": "training; enter looks at it"}.get(summary.state, summary.state)
+    first = summary.reason or {"running": "training; enter looks at it, space and m compare it"}.get(summary.state, summary.state)
     return Content.assemble(line(first, width), "\n", line(" · ".join(facts), width, "$foreground 60%"))

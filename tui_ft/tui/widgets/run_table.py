@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tui_ft.runs import store
 from tui_ft.runs.glimpse import loss_glimpse
@@ -27,6 +30,20 @@ class Row:
         return self.summary.is_live
 
 
+def _loss(row: Row) -> float:
+    loss = row.summary.last_loss
+    return loss if loss is not None and math.isfinite(loss) else math.inf
+
+
+ORDERS: dict[str, Callable[[Row], Any] | None] = {
+    "newest": None,
+    "name": lambda row: row.run.id,
+    "state": lambda row: (not row.is_live, row.summary.state),
+    "loss": _loss,
+}
+"""The ways in which runs can be sorted; None: as they come."""
+
+
 class RunTable:
     """All runs, newest first. A run is read again when one of its small files changed, or when it may have died."""
 
@@ -48,10 +65,12 @@ class RunTable:
             self.rows[run.id] = row
         return changed | (before.keys() - self.rows.keys())
 
-    def matching(self, needle: str) -> list[Row]:
-        """The rows whose id or state holds `needle`."""
+    def matching(self, needle: str, order: str = "newest") -> list[Row]:
+        """The rows whose id or state holds `needle`, in one of `ORDERS`; among equals the newest comes first."""
         wanted = needle.strip().lower()
-        return [row for row in self.rows.values() if wanted in row.run.id.lower() or wanted in row.summary.state]
+        rows = [row for row in self.rows.values() if wanted in row.run.id.lower() or wanted in row.summary.state]
+        key = ORDERS[order]
+        return sorted(rows, key=key) if key else rows
 
 
 def _read(run: Run, stamp: Stamp, before: Row | None) -> Row:

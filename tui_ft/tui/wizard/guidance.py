@@ -6,6 +6,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import OptionList
 
+from tui_ft.recipe import Plan
 from tui_ft.tui.draft import REQUIRED, Draft
 from tui_ft.tui.text import MUTED, content
 from tui_ft.tui.widgets.field import Field
@@ -17,6 +18,7 @@ from tui_ft.tui.wizard.dataset import DatasetStep, known_columns
 from tui_ft.tui.wizard.finding import Work
 from tui_ft.tui.wizard.model import ModelStep
 from tui_ft.tui.wizard.prompt import PromptStep
+from tui_ft.tui.wizard.resolved import resolved
 from tui_ft.tui.wizard.review import ReviewStep
 from tui_ft.tui.wizard.step import Step
 from tui_ft.tui.wizard.walking import OF_A_STEP, OF_SAMPLES
@@ -24,7 +26,7 @@ from tui_ft.tui.wizard.walking import OF_A_STEP, OF_SAMPLES
 IN_A_LIST = "Enter takes the highlighted line; space as well where lines are switched on and off."
 IN_THE_TOKENS = "n and p go from sample to sample; L, S and T to the longest, the shortest, the next one cut; / searches; v goes on to the lengths."
 IN_THE_LENGTHS = "← → or - + move the maximum, with shift or by < > to a power of two. Right of the line is too long; v goes back to the fields."
-OF_THE_REVIEW = ("start", "queue", "save_preset", "copy_command")
+OF_THE_REVIEW = ("start", "queue", "save_preset")
 """The actions that belong to the last step."""
 
 
@@ -113,9 +115,13 @@ def _countable(backstage: Backstage) -> bool:
     return found.busy or backstage.exact.busy or found.stopped or bool(found.error) or (seen is not None and seen.sampled is not None)
 
 
-def field_help(field: Field, draft: Draft) -> str:
+def field_help(field: Field, draft: Draft, plan: Plan | None) -> str:
     """What the help says of a field."""
     lines = [f"{field.spec.label}   ({field.key})", field.spec.help]
+    stands_for = resolved(field.key, draft, plan)
+    if plan and stands_for:
+        reason = plan.reasons.get(field.key.rpartition(".")[2], "")
+        lines.append(f"auto is {stands_for} here" + (f": {reason}" if reason else ""))
     lines += [f"Accepts: {', '.join(field.spec.choices)}"] if field.spec.choices else []
     lines += [f"It began as: {draft.base_text(field.key) or 'nothing'} (F5 gives it back)"]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from textual.timer import Timer
 from tui_ft.recipe import Recipe, files
 from tui_ft.recipe.plan import Option
 from tui_ft.tui.draft import Draft
+from tui_ft.tui.history import History
 from tui_ft.tui.screen import TuiScreen
 from tui_ft.tui.wizard import alternatives
 from tui_ft.tui.wizard.alternatives import Taken
@@ -30,6 +31,7 @@ class Lookups(TuiScreen):
     def __init__(self, draft: Draft) -> None:
         super().__init__()
         self.draft = draft
+        self.history = History(draft)
         self.backstage = Backstage()
         self.touched = False
         """Something was chosen: only then is the kept draft replaced by this one."""
@@ -85,6 +87,7 @@ class Lookups(TuiScreen):
 
     def take(self, option: Option | None) -> None:
         """Take one of the settings that the plan offers; None takes the last one back."""
+        self.history.note(self.draft)
         if option is not None:
             self.taken = alternatives.take(self.draft, option)
         elif self.taken is not None:
@@ -101,6 +104,7 @@ class Lookups(TuiScreen):
             self.workers.cancel_group(self, group)
         self.backstage.close()
         self.draft, self.backstage, self.taken = draft, Backstage(), None
+        self.history.note(draft)
 
     def action_count(self) -> None:
         """One key for the long looks: it ends the one under way; else it looks again, or at all rows."""
@@ -123,6 +127,7 @@ class Lookups(TuiScreen):
         return files.absolute(self.draft.usable, Path.cwd()) if self.draft.usable else None
 
     def _refresh(self) -> None:
+        self.history.note(self.draft)
         self._keep()
         recipe = self.recipe_now()
         if recipe is None:

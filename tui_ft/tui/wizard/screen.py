@@ -18,6 +18,7 @@ from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.widgets.plan_panel import Known, PlanPanel, plan_line
 from tui_ft.tui.widgets.stepper import Stepper
 from tui_ft.tui.wizard.beginning import Beginning
+from tui_ft.tui.wizard.changing import Changing
 from tui_ft.tui.wizard.dataset import DatasetStep
 from tui_ft.tui.wizard.guidance import belongs, field_help, hint, note, step_state, why_not
 from tui_ft.tui.wizard.language import LanguageStep
@@ -34,7 +35,7 @@ STEPS: tuple[type[Step], ...] = (ModelStep, DatasetStep, LanguageStep, PromptSte
 _LOOKS_AT_DATA = (DatasetStep, LanguageStep, PromptStep)
 
 
-class WizardScreen(Walking, Beginning, Starting):
+class WizardScreen(Walking, Beginning, Changing, Starting):
     """Edits a draft. Leaving keeps it; starting a run uses it up."""
 
     CSS_PATH = Path(__file__).with_name("wizard.tcss")
@@ -164,6 +165,7 @@ class WizardScreen(Walking, Beginning, Starting):
         for step in self.query(Step):
             if step.ready:
                 step.show_alternatives()
+                step.show_resolved()
 
     def _known(self) -> Known:
         found = self.backstage
@@ -211,7 +213,7 @@ class WizardScreen(Walking, Beginning, Starting):
 
     def help_text(self) -> str:
         field = self._focused_field()
-        return field_help(field, self.draft) if field else ""
+        return field_help(field, self.draft, self.backstage.plan.value) if field else ""
 
     # What can be done now
 

@@ -18,6 +18,7 @@ from tui_ft.tui.widgets.field import Field
 from tui_ft.tui.wizard.alternatives import Alternatives
 from tui_ft.tui.wizard.backstage import Backstage
 from tui_ft.tui.wizard.finding import Finding
+from tui_ft.tui.wizard.resolved import resolved
 
 if TYPE_CHECKING:
     from tui_ft.data.preview import Preview
@@ -80,12 +81,19 @@ class Step(VerticalScroll, can_focus=False):
         self.refresh_fields()
         self.show()
         self.show_alternatives()
+        self.show_resolved()
 
     def show_alternatives(self) -> None:
         """In the steps that offer them."""
         plan = self.backstage.plan.value
         for listed in self.query(Alternatives):
             listed.show(plan.options if plan and not self.backstage.plan.error else [], self.wizard.taken)
+
+    def show_resolved(self) -> None:
+        """What `auto` stands for, beside each field that says so."""
+        plan = self.backstage.plan.value
+        for field in self.query(Field):
+            field.resolve(resolved(field.key, self.draft, plan))
 
     def refresh_fields(self) -> None:
         """Texts, problems and relevance of all fields, from the draft."""

@@ -1,0 +1,170 @@
+"""The real program in a real terminal: what it asks of it, what it leaves behind, and that nothing of it depends on colours or size."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import synthetic
+
+SECONDS = 60.0
+
+
+class Terminal:
+    """`tui-ft` in a pty; what it has written stands in `seen`."""
+
+    def __init__(self, *arguments: str, width: int = 80, height: int = 24, **environment: str) -> None:
+        self.seen = b""
+        self.pid, self.fd = pty.fork()
+        size = struct.pack("HHHH", height, width, 0, 0)
+        if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, size)
+            for name in ("COLUMNS", "LINES", "NO_COLOR"):
+                os.environ.pop(name, None)
+            os.environ |= {"TERM": "xterm-256color", **environment}
+            os.execv(sys.executable, [sys.executable, "-m", "tui_ft", *arguments])
+
+    def resize(self, width: int, height: int) -> None:
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        os.kill(self.pid, signal.SIGWINCH)
+
+    def until(self, true: Callable[[], object]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not true():
+            assert time.monotonic() < deadline, self.seen[-2000:]
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    self.seen += os.read(self.fd, 1 << 16)
+                except OSError:  # its other side is closed
+                    time.sleep(0.02)
+
+    def sees(self, words: str) -> None:
+        """Wait until these words have been written since the last look."""
+        start = len(self.seen)
+        self.until(lambda: words.encode() in re.sub(rb"\x1b\[[0-9;]*m", b"", self.seen[start:]))
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.fd, keys)
+
+    def ends(self) -> int:
+        """Wait for its end; the exit code."""
+        status: list[int] = []
+
+        def ended() -> bool:
+            pid, code = os.waitpid(self.pid, os.WNOHANG)
+            status.extend([code] if pid else [])
+            return bool(pid)
+
+        self.until(ended)
+        return os.waitstatus_to_exitcode(status[0])
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    made: list[Terminal] = []
+    yield made
+    for terminal in made:
+        try:
+            os.kill(terminal.pid, signal.SIGKILL)
+            os.waitpid(terminal.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        os.close(terminal.fd)
+
+
+def test_it_leaves_the_terminal_as_it_found_it(terminals: list[Terminal]) -> None:
+    run = synthetic.recorded("running", steps=60, total=100, name="watched")
+    terminal = Terminal("attach", run.id)
+    terminals.append(terminal)
+    terminal.sees("step 60/100")
+    assert b"\x1b[22;0t" in terminal.seen and f"\x1b]2;60% {run.id} · tui-ft\x07".encode() in terminal.seen, "the title tells how far it is"
+    for width, height in ((60, 15), (200, 50), (30, 8), (80, 24)):
+        terminal.resize(width, height)
+        terminal.sees("watched")
+    terminal.press(b"q")
+    terminal.sees("Runs")
+    terminal.press(b"q")
+    assert terminal.ends() == 0
+    for undone in (b"\x1b[?1049l", b"\x1b[?25h", b"\x1b[?1000l", b"\x1b[?2004l", b"\x1b[23;0t"):
+        assert terminal.seen.rfind(undone) > terminal.seen.rfind(b"Runs"), undone
+    assert termios.tcgetattr(terminal.fd)[3] & (termios.ECHO | termios.ICANON) == termios.ECHO | termios.ICANON
+
+
+def test_without_colours_and_mouse_it_sends_neither(terminals: list[Terminal]) -> None:
+    run = synthetic.recorded("failed", steps=60, total=100, name="grey")
+    terminal = Terminal("attach", run.id, "--no-mouse", NO_COLOR="1")
+    terminals.append(terminal)
+    terminal.sees("failed")
+    assert b"\x1b[?1000h" not in terminal.seen and b"\x1b[?1003h" not in terminal.seen
+    for red, green, blue in re.findall(rb"[34]8;2;(\d+);(\d+);(\d+)", terminal.seen):
+        assert red == green == blue, "only greys"
+
+
+def test_a_terminated_program_gives_the_terminal_back(terminals: list[Terminal]) -> None:
+    terminal = Terminal()
+    terminals.append(terminal)
+    terminal.sees("No runs yet")
+    terminal.press(b"\x11")  # ctrl+q
+    assert terminal.ends() == 0
+    assert terminal.seen.rfind(b"\x1b[?1049l") > terminal.seen.rfind(b"\x1b[?1049h")
+
+
+def test_the_status_stands_in_place_on_a_terminal_and_fits_it(terminals: list[Terminal]) -> None:
+    for number in range(3):
+        synthetic.recorded("running", steps=60, total=100, name=f"watched-{number}-{'x' * 60}")
+    terminal = Terminal("status", "--watch", width=60)
+    terminals.append(terminal)
+    terminal.until(lambda: terminal.seen.count(b"\x1b[3A") >= 1)
+    lines = re.sub(rb"\x1b\[\d*[A-Z]", b"", terminal.seen).decode().replace("\r", "").strip().splitlines()
+    assert len(lines) == 6 and all(len(line) < 60 for line in lines)
+    terminal.press(b"\x03")
+    assert terminal.ends() == 130
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+@pytest.mark.parametrize("term", ["screen", "xterm-256color"])
+def test_in_tmux_from_launch_to_wizard_to_quit(term: str, tmp_path: Path, tui_ft_home: Path) -> None:
+    server = ["tmux", "-L", f"tui-ft-test-{os.getpid()}-{term}", "-f", "/dev/null"]
+
+    def tmux(*arguments: str) -> str:
+        return subprocess.run([*server, *arguments], capture_output=True, text=True, check=False).stdout
+
+    def shows(words: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while words not in (seen := tmux("capture-pane", "-p")):
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.1)
+
+    shell = f"env TUI_FT_HOME={tui_ft_home} TERM={term} PS1='ready> ' PYTHONPATH={os.environ.get('PYTHONPATH', '')} sh"
+    tmux("new-session", "-d", "-x", "80", "-y", "24", shell)
+    try:
+        shows("ready>")
+        tmux("send-keys", f"{sys.executable} -m tui_ft", "Enter")
+        shows("No runs yet")
+        tmux("send-keys", "d")
+        shows("Begin from a preset")
+        tmux("resize-window", "-x", "60", "-y", "15")
+        shows("Next")
+        tmux("resize-window", "-x", "80", "-y", "24")
+        tmux("send-keys", "Escape")
+        shows("No runs yet")
+        tmux("send-keys", "q")
+        shows("ready>")
+        tmux("send-keys", "echo it is $((40 + 2))", "Enter")
+        shows("it is 42")
+        assert "No runs yet" not in tmux("capture-pane", "-p"), "the screen before is back"
+    finally:
+        tmux("kill-server")
