@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events
-from textual.screen import Screen
+from textual.screen import ModalScreen, Screen
 from textual.worker import Worker
 
 if TYPE_CHECKING:
@@ -20,6 +20,12 @@ class TuiScreen(Screen[None]):
     ABOUT: ClassVar[str] = ""
     """What the help screen says first, in a few plain sentences."""
     _unavailable: tuple[str, ...] | None = None
+
+    @property
+    def is_seen(self) -> bool:
+        """On top, or under nothing but questions and help. (The library's `is_current` holds for a screen that is wholly covered as well.)"""
+        stack = self.app.screen_stack
+        return self in stack and all(isinstance(above, ModalScreen) for above in stack[stack.index(self) + 1 :])
 
     def unavailable(self, action: str) -> str:
         """Why `action` cannot be done now, as one short sentence; empty when it can."""

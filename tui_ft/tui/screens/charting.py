@@ -13,9 +13,14 @@ ZOOM, PAN = 0.5, 0.25
 class Charting(TuiScreen):
     """The actions; `show_curves` brings what goes along with the chart."""
 
+    _chart: Chart | None = None
+
     @property
     def chart(self) -> Chart:
-        return self.query_one(Chart)
+        """Looked for once: it is asked for at every look."""
+        if self._chart is None:
+            self._chart = self.query_one(Chart)
+        return self._chart
 
     def show_curves(self) -> None:
         """Show the curves anew, after the steps in sight have changed."""
@@ -54,6 +59,6 @@ class Charting(TuiScreen):
 
     def why_not_chart(self, action: str) -> str:
         """Why one of these actions does nothing now."""
-        if action in ("pan_left", "pan_right") and self.is_mounted and self.query(Chart) and self.chart.view.window is None:
+        if action in ("pan_left", "pan_right") and self.is_mounted and self.chart.view.window is None:
             return "all steps are in sight: + shows fewer"
         return ""

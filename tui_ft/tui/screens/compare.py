@@ -64,7 +64,7 @@ class CompareScreen(Charting):
 
     def look(self) -> None:
         """Take in what is new of each run; goes on at once while one has more than a look takes in."""
-        if not self.is_current:
+        if not self.is_seen:
             return
         news = [feed.look() for feed in self.feeds]
         with self.app.batch_update():

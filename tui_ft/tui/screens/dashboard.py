@@ -63,6 +63,7 @@ class DashboardScreen(Charting, ControlScreen):
         self.run = run
         self.feed = Feed(run)
         self.gpu: GpuReading | None = None
+        self._ticks = 0
         self._samples = -1
         self._texts: dict[str, str] = {}
 
@@ -101,7 +102,10 @@ class DashboardScreen(Charting, ControlScreen):
             self.call_after_refresh(log.scroll_end, animate=False)
 
     def _tick(self) -> None:
-        if self.is_current:
+        """Every second time is enough, but for whoever waits for an answer or for the first step."""
+        self._ticks += 1
+        waits = bool(self.requests.pending) or self.summary is None or self.summary.state != "running"
+        if self.is_seen and (waits or self._ticks % 2 == 0):
             self.look()
 
     def look(self) -> None:
@@ -189,7 +193,7 @@ class DashboardScreen(Charting, ControlScreen):
             options.highlight(selected)
 
     def _read_gpu(self) -> None:
-        if self.is_current and self.summary and self.summary.state in control.ALIVE:
+        if self.is_seen and self.summary and self.summary.state in control.ALIVE:
             self.run_worker(self._gpu_in_thread, thread=True, exclusive=True, group="gpu", exit_on_error=False)
 
     def _gpu_in_thread(self) -> None:

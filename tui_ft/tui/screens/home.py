@@ -107,7 +107,7 @@ class HomeScreen(RunActions):
 
     def look(self, first: bool = False) -> None:
         """One look at the runs: only the lines that changed are drawn again."""
-        if not self.is_current and not first:
+        if not self.is_seen and not first:
             return
         changed = self.table.refresh()
         for run_id in changed & self.table.rows.keys():

@@ -203,7 +203,7 @@ class Lookups(TuiScreen):
         from tui_ft import hardware
 
         recipe, found = self.recipe_now(), self.backstage
-        if self.is_current and recipe is not None and found.hardware is not None and found.hardware.gpus and found.read_machine(hardware.read()):
+        if self.is_seen and recipe is not None and found.hardware is not None and found.hardware.gpus and found.read_machine(hardware.read()):
             self._plan(found, recipe)
 
     def _tick(self) -> None:
