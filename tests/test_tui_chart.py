@@ -75,8 +75,9 @@ def test_each_dot_column_gets_its_own_dots() -> None:
 def test_new_points_are_added_to_the_columns_that_are_there_and_a_rewind_starts_anew() -> None:
     xs, ys = array("d", range(100)), array("d", [float(value % 7) for value in range(100)])
     follower = StepColumns()
-    follower.follow(xs[:60], ys[:60], 20, (0, 100))
-    first = follower.columns
+    first = follower.follow(xs[:60], ys[:60], 20, (0, 100))
+    near = follower.follow(xs[:60], ys[:60], 20, (40, 60))
+    assert sum(near.number) == 20 and near.low[0] == ys[40]
     assert follower.follow(xs, ys, 20, (0, 100)) is first
     whole = Columns(20, (0, 100))
     whole.add(xs, ys)

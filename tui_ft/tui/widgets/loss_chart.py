@@ -7,6 +7,7 @@ import os
 import sys
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, get_args
 
 from rich.segment import Segment
@@ -26,35 +27,53 @@ def terminal_glyphs() -> Glyphs:
     return ASCII if terminal.only_ascii else glyphs_for(os.environ.get("TERM", ""), getattr(sys.__stdout__, "encoding", None) or "utf-8")
 
 
+@dataclass
+class _Binned:
+    """Columns with what was put into them."""
+
+    columns: Columns
+    done: int = 0
+    newest: tuple[float, float] = (0.0, 0.0)
+
+    def holds(self, xs: Sequence[float], ys: Sequence[float]) -> bool:
+        """Whether the points that were binned are still the series' first ones: the newest of them is where it was."""
+        end = self.done - 1
+        return end < 0 or (end < len(xs) and xs[end] == self.newest[0] and (ys[end] == self.newest[1] or ys[end] != ys[end]))
+
+
 class StepColumns:
     """Columns that follow a growing series: new points are added, and all is binned anew only when it must be.
 
-    It must when the width or the domain changes, or when a resumed attempt took steps back; that is seen by the
-    newest point binned so far not being there any more.
+    It must when the width or the domain changes, or when a resumed attempt took steps back. The last two domains are kept: a zoom is left by
+    one key, and binning twenty thousand points costs a frame.
     """
 
     def __init__(self) -> None:
-        self.columns = Columns(1, (0, 1))
-        self._done = 0
-        self._newest: tuple[float, float] = (0, 0)
+        self._kept: dict[tuple[int, Domain], _Binned] = {}
 
     def follow(
         self,
         xs: Sequence[float],
         ys: Sequence[float],
         count: int,
-        domain: tuple[float, float],
+        domain: Domain,
         reach: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> Columns:
-        end = self._done - 1
-        same = end < 0 or (end < len(xs) and xs[end] == self._newest[0] and (ys[end] == self._newest[1] or ys[end] != ys[end]))
-        if not same or self.columns.count != count or self.columns.domain != domain:
-            self.columns, self._done = Columns(count, domain), 0
-        self.columns.add(xs, ys, self._done, reach)
-        self._done = len(xs)
+        """The columns of a series as it is now.
+
+        Args:
+            xs: rising.
+            reach: as `Columns.add` takes it.
+        """
+        binned = self._kept.pop((count, domain), None)
+        if binned is None or not binned.holds(xs, ys):
+            binned = _Binned(Columns(count, domain), done=bisect_left(xs, domain[0]))
+        binned.columns.add(xs, ys, binned.done, reach)
+        binned.done = len(xs)
         if xs:
-            self._newest = (xs[-1], ys[-1])
-        return self.columns
+            binned.newest = (xs[-1], ys[-1])
+        self._kept = dict([*self._kept.items(), ((count, domain), binned)][-2:])
+        return binned.columns
 
 
 def domain_of(xs: Sequence[float], total: int | None) -> tuple[float, float]:
