@@ -4,7 +4,8 @@
 
 The first frame is that of a headless terminal of 80×24 cells, in a process of its own. For the rest `tui-ft attach` runs in a pty of 80×24 and of
 120×40, on a made-up run of so many logged steps that goes on at five steps a second; a key's time runs from the write to the first byte that
-answers it, while the run stands still. Prints the figures, keeps them as JSON, writes them into docs/terminal.md, and ends with 1 beyond the goals.
+answers it, while the run stands still. Prints the figures, keeps them as JSON, writes them into docs/terminal.md, and ends with 1 beyond
+the goals, which are those at 80×24.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ def main() -> int:
         page, told = options.docs.read_text(encoding="utf-8"), f"{START}\n{table(figures)}\n{END}"
         options.docs.write_text(re.sub(f"{START}.*{END}", lambda _: told, page, flags=re.DOTALL), encoding="utf-8")
     print(table(figures))
-    return 0 if all(row[name] <= goal for row in rows.values() for name, (goal, _, _) in GOALS.items()) else 1
+    usual = next(iter(rows.values()))
+    missed = [f"{what}: {usual[name]:,.3g} {unit}, goal {goal:g}" for name, (goal, unit, what) in GOALS.items() if usual[name] > goal]
+    print("\n".join(["", *(f"missed: {words}" for words in missed)]), file=sys.stderr)
+    return 1 if missed else 0
 
 
 def loop() -> float:

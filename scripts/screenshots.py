@@ -65,7 +65,7 @@ def with_dots(svg: str) -> str:
 
 def steady(svg: str) -> str:
     """Without what differs from one making to the next, and without fonts from elsewhere."""
-    svg = re.sub(r"-\d{6}(?!\d)", "-092653", re.sub(r"-20\d{6}-", "-20260314-", svg))
+    svg = re.sub(r"-\d{6}(?!\d|…)", "-092653", re.sub(r"-20\d{6}-", "-20260314-", svg))
     numbers = {name: f"terminal-{number}" for number, name in enumerate(dict.fromkeys(re.findall(r"terminal-\d+", svg)))}
     return _FONTS.sub("", re.sub(r"terminal-\d+", lambda match: numbers[match[0]], svg))
 

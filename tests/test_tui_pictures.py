@@ -56,7 +56,7 @@ def strips(app: TuiFtApp) -> list[list[Segment]]:
 
 def steady(text: str) -> str:
     """Without what differs from run to run: the time in a run's name."""
-    return re.sub(r"-\d{6}(?!\d)", "-092653", re.sub(r"-\d{8}-", "-20260314-", text))
+    return re.sub(r"-\d{6}(?!\d|…)", "-092653", re.sub(r"-\d{8}-", "-20260314-", text))
 
 
 def plain(app: TuiFtApp) -> str:
