@@ -55,7 +55,8 @@ def strips(app: TuiFtApp) -> list[list[Segment]]:
 
 
 def steady(text: str) -> str:
-    """Without what differs from run to run: the time in a run's name."""
+    """Without what differs from run to run: the time in a run's name, cut or whole."""
+    text = re.sub(r"-(2\d*)…", lambda match: f"-{'20260314'[: len(match[1])]}…", text)
     return re.sub(r"-\d{6}(?!\d|…)", "-092653", re.sub(r"-\d{8}-", "-20260314-", text))
 
 
