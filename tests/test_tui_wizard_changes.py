@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import stat
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from test_tui_wizard_screen import open_wizard, texts, until
 
@@ -132,6 +133,30 @@ async def test_an_editor_that_fails_is_told_and_changes_nothing(
         await pilot.press("f2")
         await until(pilot, lambda: told in " ".join(texts(app).split()))
         assert app.screen.draft.state() == before
+
+
+async def test_whoever_reads_the_review_has_the_libraries_read_meanwhile(quiet: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WizardScreen, "READ_SECONDS", 0.05)
+    app = TuiFtApp("demo")
+
+    def loading() -> list[psutil.Process]:
+        found = []
+        for process in psutil.Process().children():
+            with suppress(psutil.Error):  # it may be ending
+                found += [process] if process.cmdline()[-2:] == ["tui_ft.worker", "--load"] else []
+        return found
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, WizardScreen) and app.focused is not None)
+        assert isinstance(app.screen, WizardScreen)
+        await app.screen.go(3)
+        await pilot.pause(0.2)
+        assert not loading()
+        await app.screen.go(6)
+        await until(pilot, lambda: bool(loading()))
+        child = loading()[0]
+        await pilot.press("escape")
+        await until(pilot, lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)  # it goes with the wizard
 
 
 async def test_the_command_can_be_copied_in_every_step(quiet: None, monkeypatch: pytest.MonkeyPatch) -> None:

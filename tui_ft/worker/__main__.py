@@ -1,4 +1,7 @@
-"""`python -m tui_ft.worker RUN_FOLDER ATTEMPT`: one attempt of a run, from its first event to its last."""
+"""`python -m tui_ft.worker RUN_FOLDER ATTEMPT`: one attempt of a run, from its first event to its last.
+
+`--load` in place of a run loads the libraries and ends: whoever is about to start has them in the system's memory then.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,10 @@ class _Unbreakable(io.TextIOBase):
 
 def main() -> int:
     os.umask(0o077)
+    if sys.argv[1:] == ["--load"]:
+        _set_environment(None)  # no GPU is touched
+        _load_libraries()
+        return 0
     sys.stdout, sys.stderr = _Unbreakable(sys.stdout), _Unbreakable(sys.stderr)
     run, attempt, restarted = Run(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3:] == ["restart"]
     plan = run.plan(attempt)

@@ -42,6 +42,9 @@ class ReviewStep(Step):
             yield Button("Save as preset", id="save-preset", compact=True, action="screen.save_preset")
             yield Button("Copy the command", id="copy-command", compact=True, action="screen.copy_command")
 
+    def on_mount(self) -> None:
+        self.wizard.warm_up_soon()
+
     def show(self) -> None:
         self.query_one("#review-command", Static).update(_command(self.draft.command(), self.draft.recipe is not None))
         shown = content(files.dump(self.draft.recipe)) if self.draft.recipe else Content.styled("The recipe is not whole yet.", MUTED)

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from textual import work
 from textual.content import Content
@@ -15,7 +16,7 @@ from tui_ft import home
 from tui_ft.errors import InUse, NeedsCode, RequestError, TuiFtError
 from tui_ft.hub.code import RemoteCode
 from tui_ft.recipe import Recipe, files
-from tui_ft.tui import hub
+from tui_ft.tui import child, hub
 from tui_ft.tui.draft import Draft
 from tui_ft.tui.text import MUTED
 from tui_ft.tui.wizard.hub import WithHub
@@ -24,6 +25,23 @@ from tui_ft.tui.wizard.review import ReviewStep, copied_to, name_problem, save_p
 
 class Starting(WithHub):
     """The actions of the review."""
+
+    READ_SECONDS: ClassVar[float] = 2.0
+    """Who stays at the review for so long reads it, and will start."""
+    _is_warm = False
+
+    def warm_up_soon(self) -> None:
+        """Once a wizard: while the person reads, let the training's libraries be loaded by a process that ends with that.
+
+        Their gigabyte then lies in the system's memory when the worker asks for them. From a cold disk that is most of a start.
+        """
+        if not self._is_warm:
+            self._is_warm = True
+            self.set_timer(self.READ_SECONDS, self._warm_up)
+
+    @work(exclusive=True, group="warm", exit_on_error=False)
+    async def _warm_up(self) -> None:
+        await child.ask("tui_ft.worker", "--load", seconds=600.0, background=True)
 
     def action_copy_command(self) -> None:
         command = self.draft.command()
