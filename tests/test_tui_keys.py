@@ -11,7 +11,7 @@ from pilots import until
 from textual.app import App
 from textual.screen import Screen
 
-from tui_ft.tui import keys, settings, themes
+from tui_ft.tui import keys, settings, terminal, themes
 from tui_ft.tui.app import TuiFtApp
 from tui_ft.tui.glossary import TERMS
 from tui_ft.tui.help import HelpScreen
@@ -179,6 +179,27 @@ async def test_an_end_that_is_looked_at_rings_once(monkeypatch: pytest.MonkeyPat
         await pilot.press("q")
         await until(pilot, lambda: isinstance(app.screen, HomeScreen))
     assert rung == [True]
+
+
+async def test_where_only_ascii_is_wanted_nothing_else_is_written(tui_ft_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WizardScreen, "PAUSE", 3600.0)
+    tui_ft_home.mkdir(exist_ok=True)
+    settings.file().write_text("ascii: true\n", encoding="utf-8")
+    run = synthetic.recorded("running", steps=60, total=100)
+    app = TuiFtApp()
+
+    def shown() -> list[str]:
+        return ["".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips()]
+
+    try:
+        async with app.run_test(size=(80, 24)) as pilot:
+            for opened, words in ((lambda: None, "Presets"), (lambda: app.open_run(run), "loss"), (lambda: app.open_wizard(preset="demo"), "Next")):
+                opened()
+                await until(pilot, lambda words=words: any(words in row for row in shown()))
+                assert all(row.isascii() and len(row) == 80 for row in shown())
+            assert any("> Next" in row or "Next >" in row for row in shown())
+    finally:
+        terminal.only_ascii = False
 
 
 def test_the_glossary_speaks_of_settings_that_exist() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import textual
 from textual.app import App, SystemCommand
 from textual.dom import DOMNode
+from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.worker import Worker, WorkerState
@@ -52,7 +53,7 @@ class TuiFtApp(App[int]):
         self.settings, self._problems = settings.load()
         keys.REBOUND.clear()
         keys.REBOUND.update(self.settings.keys)
-        terminal.only_ascii = self.settings.ascii
+        terminal.only_ascii = self.settings.ascii or not terminal.knows_unicode()
         self._states: dict[str, str] = {}
         """Of the runs that were looked at, to notice when one ends."""
         self._title_shown = ""
@@ -71,6 +72,15 @@ class TuiFtApp(App[int]):
             settings.keep_theme(theme.name)
         except OSError as error:
             self.notify(f"the theme is not kept for next time: {error.strerror}", severity="warning")
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What every line goes through before it is written."""
+        filters = super().get_line_filters()
+        if not terminal.only_ascii:
+            return filters
+        from tui_ft.tui.ascii import OnlyAscii
+
+        return [*filters, OnlyAscii()]
 
     def get_default_screen(self) -> Screen[None]:
         return Ground()

@@ -24,7 +24,7 @@ class Settings(BaseModel):
     theme: str = Field("auto", description=f"auto, or one of {', '.join(themes.NAMES)}.")
     motion: Literal["auto", "full", "none"] = Field("auto", description="Animations; auto: none over SSH.")
     mouse: bool = Field(True, description="false: the terminal's own selection by mouse, as with --no-mouse.")
-    ascii: bool = Field(False, description="Charts of ASCII characters alone, for terminals without braille.")
+    ascii: bool = Field(False, description="Nothing but ASCII characters, for terminals and fonts without others.")
     bell: bool = Field(True, description="Ring when a run that is looked at ends or fails.")
     notify: bool = Field(True, description="A notification on the desktop besides, where the terminal passes it on (OSC 9).")
     keys: dict[str, str] = Field(default_factory=dict, description="By the action's name, the keys that do it: `dashboard.pause: space`.")

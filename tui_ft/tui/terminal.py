@@ -15,7 +15,13 @@ _PLAIN = ("linux", "dumb", "vt100", "vt220")
 
 
 only_ascii = False
-"""Set from the settings, once, before the first screen: no braille and no blocks in charts."""
+"""Set from the settings, once, before the first screen: nothing but ASCII is written."""
+
+
+def knows_unicode() -> bool:
+    """Whether what is written reaches the terminal as UTF-8."""
+    encoding = getattr(sys.__stderr__, "encoding", None) or "utf-8"
+    return encoding.lower().replace("-", "").replace("_", "") in ("utf8", "utf16", "utf32")
 
 
 def is_still(motion: str) -> bool:
