@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from tui_ft.runs.store import Run
     from tui_ft.runs.summary import Summary
 
-ALIVE = ("starting", "running", "paused")
-
 
 class Ground(Screen[None]):
     """Below all others, and empty: whoever comes back to it is taken home."""
@@ -159,6 +157,8 @@ class TuiFtApp(App[int]):
 
     def noticed(self, summary: Summary) -> None:
         """Take in how a run stands now; one that has ended since the last look is announced, unless the person ended it."""
+        from tui_ft.runs.summary import ALIVE
+
         before, self._states[summary.run] = self._states.get(summary.run), summary.state
         if before in ALIVE and summary.state in ("finished", "failed", "lost"):
             if self.settings.bell:
