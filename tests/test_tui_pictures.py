@@ -163,8 +163,8 @@ async def test_wizard_filled() -> None:
     async with app.run_test(size=SIZES[1]) as pilot:
         await until(pilot, lambda: isinstance(app.screen, WizardScreen) and app.focused is not None)
         found = wizard(app).backstage
-        await until(pilot, lambda: found.facts.value and found.preview.value and not (found.preview.busy or found.exact.busy), 120)
-        await until(pilot, lambda: found.plan.value and not found.forecasting.found.busy, 120)
+        await until(pilot, lambda: found.facts.value and found.preview.value and not (found.preview.busy or found.exact.busy), 240)
+        await until(pilot, lambda: found.plan.value and not found.forecasting.found.busy, 240)
         for number, step in enumerate(STEPS, 1):
             await wizard(app).go(number - 1)
             await looks_at_each_size(pilot, app, f"wizard-demo-{number}-{step.TITLE.lower()}")
