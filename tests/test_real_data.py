@@ -64,7 +64,7 @@ def train(shared_data: Path, folder: Path, dataset: str, quantization: str, sett
 
 @pytest.mark.parametrize(
     ("dataset", "quantization", "settings"),
-    [("oasst-chatml", "none", SHORT), ("sharegpt", "nf4", SHORT)],
+    [("sharegpt", "nf4", SHORT)],
     ids=lambda value: value if isinstance(value, str) else "short",
 )
 @pytest.mark.skipif(SLOW, reason="the full combinations run instead")

@@ -32,6 +32,7 @@ class Terminal:
         size = struct.pack("HHHH", height, width, 0, 0)
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, size)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests were started in the background
             for name in ("COLUMNS", "LINES", "NO_COLOR"):
                 os.environ.pop(name, None)
             os.environ |= {"TERM": "xterm-256color", **environment}

@@ -16,12 +16,14 @@ import time
 import warnings
 from typing import Any
 
+from tui_ft import collector
 from tui_ft.errors import NeedsCode, RequestError, TuiFtError
 from tui_ft.modeling import inventory
 from tui_ft.text import one_line
 
 
 def main() -> int:
+    collector.relax()
     logging.disable(logging.WARNING)  # the libraries' advice is not about us, and stdout is read by a program
     warnings.simplefilter("ignore")
     request = json.loads(sys.stdin.read())
