@@ -85,7 +85,7 @@ def main() -> int:
         options.docs.write_text(re.sub(f"{START}.*{END}", lambda _: told, page, flags=re.DOTALL), encoding="utf-8")
     print(table(figures))
     usual = next(iter(rows.values()))
-    missed = [f"{what}: {usual[name]:,.3g} {unit}, goal {goal:g}" for name, (goal, unit, what) in GOALS.items() if usual[name] > goal]
+    missed = [f"{what}: {figure(usual[name])} {unit}, goal {goal:g}" for name, (goal, unit, what) in GOALS.items() if usual[name] > goal]
     print("\n".join(["", *(f"missed: {words}" for words in missed)]), file=sys.stderr)
     return 1 if missed else 0
 
@@ -213,6 +213,11 @@ def watched(width: int, height: int, options: argparse.Namespace) -> dict[str, f
         terminal.close()
 
 
+def figure(value: float) -> str:
+    """Three digits, or all of a large number."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def table(figures: dict[str, Any]) -> str:
     sizes = figures["sizes"]
     lines = [
@@ -227,7 +232,7 @@ def table(figures: dict[str, Any]) -> str:
     asked.append(("key_median", "", "ms", "from a key to the repaint, median"))
     asked.append(("first_frame_wall_with_imports", "", "s", "first frame by the clock, with imports"))
     for name, goal, unit, what in asked:
-        lines.append(f"| {what} | {goal} | {' | '.join(f'{row[name]:,.3g} {unit}' for row in sizes.values())} |")
+        lines.append(f"| {what} | {goal} | {' | '.join(f'{figure(row[name])} {unit}' for row in sizes.values())} |")
     return "\n".join(lines)
 
 
