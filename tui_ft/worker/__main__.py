@@ -114,8 +114,8 @@ def _set_environment(gpu: Gpu | None) -> None:
 def _keep_freed_memory() -> None:
     """Let a tensor be made in the memory that another has left, in place of returning that to the system and asking for it anew, page by page.
 
-    On a CPU the pages of tensors of some megabytes were four tenths of the time: 1.8 times the tokens a second on two cores, at the same peak
-    (`scripts/bench_speed.py`, eight layers of width 256). What it costs: between two peaks the process keeps what it does not need.
+    On a CPU the pages of tensors of some megabytes were four tenths of the time: 1.8 times the tokens a second on two cores
+    (`scripts/bench_speed.py`, eight layers of width 256). What it costs: a peak from the same to a quarter more, which the process then keeps.
     """
     with suppress(OSError, AttributeError):  # another C library than glibc
         mallopt = ctypes.CDLL(None).mallopt
