@@ -95,6 +95,9 @@ def test_it_leaves_the_terminal_as_it_found_it(terminals: list[Terminal]) -> Non
     for width, height in ((60, 15), (200, 50), (30, 8), (80, 24)):
         terminal.resize(width, height)
         terminal.sees("watched")
+    for width, height in ((60, 15), (200, 50), (30, 8), (80, 24)) * 3:
+        terminal.resize(width, height)
+        time.sleep(0.03)  # faster than it is drawn
     terminal.press(b"q")
     terminal.sees("Runs")
     terminal.press(b"q")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import synthetic
 from pilots import until
+from textual.events import Resize
+from textual.geometry import Size
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, OptionList
 
@@ -21,7 +24,7 @@ from tui_ft.tui.app import TuiFtApp
 from tui_ft.tui.feed import BATCH, Feed
 from tui_ft.tui.screens.confirm import Confirm, Prompt
 from tui_ft.tui.screens.controls import learning_rate_problem
-from tui_ft.tui.screens.dashboard import DashboardScreen
+from tui_ft.tui.screens.dashboard import DashboardScreen, GpuRead
 from tui_ft.tui.screens.home import HomeScreen
 from tui_ft.tui.widgets import run_facts, run_header
 from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
@@ -320,6 +323,36 @@ async def test_resizing_keeps_what_was_chosen() -> None:
         assert "★ best" in screen_text(app)
         steps = [option.id for option in screen.query_one("#checkpoint-list", OptionList).options]
         assert steps == [str(step) for step in range(200, 0, -20)]
+
+
+async def test_two_sizes_at_once_do_not_follow_each_other_for_ever() -> None:
+    app = TuiFtApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(app, pilot, synthetic.recorded("finished", steps=20, total=20))
+        layouts: list[object] = []
+        screen.screen_layout_refresh_signal.subscribe(screen, layouts.append)
+        for width, height in ((120, 40), (80, 24)):  # in its queue together, as when it was busy while a window was dragged
+            size = Size(width, height)
+            screen.post_message(Resize(size, size))
+            screen.call_later(lambda: None)  # neighbours would be taken for one
+        await asyncio.sleep(0.5)
+        seen = len(layouts)  # a pilot's pause would wait for the rest for ever
+        await asyncio.sleep(0.5)
+        assert screen.size == (80, 24) and len(layouts) == seen, "it is at rest"
+
+
+async def test_facts_that_come_between_a_change_of_style_and_its_layout_are_all_shown() -> None:
+    app = TuiFtApp()
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(app, pilot, synthetic.recorded("finished", steps=20, total=20))
+        facts = screen.query_one("#facts")
+        before = facts.size.height
+        facts.refresh(layout=True)
+        screen._refresh_layout()
+        screen.on_gpu_read(GpuRead(GpuReading(0, "GPU-1", "a card", None, 8 * 2**30, 6 * 2**30, None, None, None)))
+        screen.show_head()
+        await until(pilot, lambda: "gpu " in screen_text(app))
+        assert facts.size.height == before + 1
 
 
 async def test_in_a_terminal_made_smaller_the_log_still_follows_and_the_way_out_is_shown() -> None:

@@ -21,7 +21,7 @@ from textual.worker import Worker, WorkerState
 from tui_ft import text
 from tui_ft.errors import ConfigError, TuiFtError
 from tui_ft.tui import keys, settings, terminal, themes
-from tui_ft.tui.screen import TuiScreen
+from tui_ft.tui.screen import SizedScreen, TuiScreen
 
 if TYPE_CHECKING:
     from tui_ft.recipe import Recipe
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tui_ft.runs.summary import Summary
 
 
-class Ground(Screen[None]):
+class Ground(SizedScreen[None]):
     """Below all others, and empty: whoever comes back to it is taken home."""
 
     def on_screen_resume(self) -> None:

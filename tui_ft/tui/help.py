@@ -7,15 +7,15 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.widgets import Static
 
 from tui_ft.tui import keys
-from tui_ft.tui.screen import TuiScreen
+from tui_ft.tui.screen import Modal, TuiScreen
 from tui_ft.tui.text import content
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Modal[None]):
     """Shown over the screen it explains; any of escape, q, enter and ? closes it."""
 
     BINDINGS = [Binding("escape,q,enter,f1,question_mark", "dismiss", "Close")]  # noqa: RUF012

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from textual import events
-from textual.screen import ModalScreen, Screen
+from textual import events, on
+from textual.screen import ModalScreen, Screen, ScreenResultType
 from textual.worker import Worker
 
 if TYPE_CHECKING:
     from tui_ft.tui.app import TuiFtApp
 
 
-class TuiScreen(Screen[None]):
+class SizedScreen(Screen[ScreenResultType]):
+    """A screen that lets a size go which the terminal no longer has.
+
+    The library lays a screen out at the size that it is told, and that layout tells the screen its size once more. When a terminal changes its size
+    twice before the first is drawn, as in a dragged window, the two sizes follow each other for ever, and no key is answered any more.
+    """
+
+    @on(events.Resize)
+    def _drop_an_old_size(self, event: events.Resize) -> None:
+        if event.size != self.app.size:
+            event.prevent_default()
+
+
+class Modal(SizedScreen[ScreenResultType], ModalScreen[ScreenResultType]):
+    """A screen over another one, that answers with a result."""
+
+
+class TuiScreen(SizedScreen[None]):
     """A full screen. Subclasses set `GROUP` and `BINDINGS = keys.bindings(GROUP)`."""
 
     GROUP: ClassVar[str] = ""

@@ -9,13 +9,13 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
+from tui_ft.tui.screen import Modal
 from tui_ft.tui.text import content
 
 
-class Confirm(ModalScreen[bool]):
+class Confirm(Modal[bool]):
     """Asks before something that cannot be taken back. Enter, escape and n say no; only y or the other button says yes."""
 
     CSS_PATH = Path(__file__).with_name("confirm.tcss")
@@ -57,7 +57,7 @@ class Confirm(ModalScreen[bool]):
         self.dismiss(event.button.id == "yes")
 
 
-class Prompt(ModalScreen[str | None]):
+class Prompt(Modal[str | None]):
     """Asks for one value; None when it was left."""
 
     CSS_PATH = Path(__file__).with_name("confirm.tcss")

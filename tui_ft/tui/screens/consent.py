@@ -7,16 +7,16 @@ from pathlib import Path
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from tui_ft import units
 from tui_ft.hub.code import RemoteCode
 from tui_ft.tui import keys
+from tui_ft.tui.screen import Modal
 from tui_ft.tui.text import MUTED, line
 
 
-class CodeConsent(ModalScreen[bool]):
+class CodeConsent(Modal[bool]):
     """No is the default: enter, escape and n say it; only y and the other button consent. Given for one run, kept nowhere else."""
 
     CSS_PATH = Path(__file__).with_name("hub.tcss")

@@ -139,13 +139,16 @@ class DashboardScreen(Charting, ControlScreen):
         self._put("#progress", run_header.progress(self.summary, stage, width))
         self._put("#notice", run_header.notice(self.summary, self._alert(), self.requests.line, width))
         if self.has_class("-wide"):
-            self._put("#facts", self._facts(self.summary, max(20, self.query_one("#facts").content_size.width)), layout=True)
+            facts = self._facts(self.summary, max(20, self.query_one("#facts").content_size.width))
+            self._put("#facts", facts)
+            # Its height is said, not found: the library remembers the one it found when a text comes between a change of style and its layout.
+            self.query_one("#facts").styles.height = facts.plain.count("\n") + 1
 
-    def _put(self, selector: str, shown: Content, layout: bool = False) -> None:
-        """Show a text, if it is another one than before: an update costs a redraw, with `layout` that of the whole screen."""
+    def _put(self, selector: str, shown: Content) -> None:
+        """Show a text, if it is another one than before: an update costs a redraw."""
         if self._texts.get(selector) != shown.markup:
             self._texts[selector] = shown.markup
-            self.query_one(selector, Static).update(shown, layout=layout)
+            self.query_one(selector, Static).update(shown, layout=False)
 
     def _facts(self, summary: Summary, width: int) -> Content:
         told = run_facts.facts(self.run, summary, width)

@@ -6,15 +6,15 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from tui_ft.tui import keys
 from tui_ft.tui.glossary import TERMS
+from tui_ft.tui.screen import Modal
 from tui_ft.tui.text import MUTED
 
 
-class GlossaryScreen(ModalScreen[None]):
+class GlossaryScreen(Modal[None]):
     """Shown over whatever is open; typing narrows the list, the arrow keys scroll it."""
 
     BINDINGS = keys.bindings("glossary")  # type: ignore[assignment]

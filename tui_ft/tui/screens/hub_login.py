@@ -8,16 +8,16 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 from textual.worker import Worker
 
 from tui_ft.hub.login import Account
 from tui_ft.tui import child, hub, keys
+from tui_ft.tui.screen import Modal
 from tui_ft.tui.text import MUTED, content, line
 
 
-class HubLogin(ModalScreen[None]):
+class HubLogin(Modal[None]):
     """Says who is logged in, takes a token, forgets it at once."""
 
     CSS_PATH = Path(__file__).with_name("hub.tcss")

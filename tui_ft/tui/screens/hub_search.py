@@ -9,7 +9,6 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.timer import Timer
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
@@ -19,12 +18,13 @@ from tui_ft import units
 from tui_ft.hub.details import ModelDetails
 from tui_ft.hub.search import Choices, Hit, Hits
 from tui_ft.tui import hub, keys
+from tui_ft.tui.screen import Modal
 from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.model_details import described
 from tui_ft.tui.widgets.options import Options
 
 
-class HubSearch(ModalScreen[str | None]):
+class HubSearch(Modal[str | None]):
     """Gives the chosen repository's id, None where it was left. Typing searches; up and down choose meanwhile; enter takes."""
 
     CSS_PATH = Path(__file__).with_name("hub.tcss")

@@ -10,7 +10,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.timer import Timer
 from textual.widgets import Button, Label, Select, Static
 from textual.worker import Worker
@@ -18,6 +17,7 @@ from textual.worker import Worker
 from tui_ft.data.formats import PARTS, REQUIRED
 from tui_ft.recipe import Recipe
 from tui_ft.tui import child
+from tui_ft.tui.screen import Modal
 from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.choice import Choice
 from tui_ft.tui.widgets.token_view import CLOSE, OPEN
@@ -30,7 +30,7 @@ _ROWS = 20
 _SHOWN = 3000
 
 
-class ColumnsScreen(ModalScreen[Mapping | None]):
+class ColumnsScreen(Modal[Mapping | None]):
     """Gives the mapping that was taken; None where it was left, so that nothing changes."""
 
     CSS_PATH = Path(__file__).with_name("columns.tcss")
