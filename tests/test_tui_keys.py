@@ -24,7 +24,7 @@ from tui_ft.tui.screens.home import HomeScreen
 from tui_ft.tui.screens.hub_login import HubLogin
 from tui_ft.tui.screens.hub_search import HubSearch
 from tui_ft.tui.widgets.length_chart import LengthChart
-from tui_ft.tui.widgets.options import Options
+from tui_ft.tui.widgets.options import Narrowed, Options
 from tui_ft.tui.widgets.run_log import RunLog
 from tui_ft.tui.widgets.token_view import TokenView
 from tui_ft.tui.wizard.screen import STEPS, WizardScreen
@@ -32,7 +32,7 @@ from tui_ft.tui.wizard.screen import STEPS, WizardScreen
 OWNERS: dict[str, type] = {
     "app": TuiFtApp, "home": HomeScreen, "dashboard": DashboardScreen, "compare": CompareScreen, "chat": ChatScreen, "wizard": WizardScreen,
     "reading": TokenView, "lengths": LengthChart, "glossary": GlossaryScreen, "search": HubSearch, "login": HubLogin, "consent": CodeConsent,
-    "log": RunLog, "list": Options,
+    "log": RunLog, "list": Options, "narrowed": Narrowed,
 }  # fmt: skip
 """The class whose keys a group of the table holds."""
 ELSEWHERE = {"app": App, "screen": WizardScreen}

@@ -13,6 +13,7 @@ from textual.widgets import Static
 from tui_ft.tui import keys
 from tui_ft.tui.screen import Modal, TuiScreen
 from tui_ft.tui.text import content
+from tui_ft.tui.widgets.options import Narrowed
 
 
 class HelpScreen(Modal[None]):
@@ -34,7 +35,8 @@ class HelpScreen(Modal[None]):
                     yield Static(content(self.focused_text), classes="help-focused")
                 if self.explained.ABOUT:
                     yield Static(content(self.explained.ABOUT), classes="help-about")
-            for group in (getattr(self.explained, "GROUP", ""), "list", "app"):
+            narrowed = ["narrowed"] if self.explained.query(Narrowed) else []
+            for group in (getattr(self.explained, "GROUP", ""), "list", *narrowed, "app"):
                 if group in keys.TABLE:
                     yield Static(self._table(group), classes="help-keys")
 

@@ -219,6 +219,10 @@ TABLE: dict[str, tuple[Key, ...]] = {
         Key("list.first", "g", "First", "To the first line.", show=False),
         Key("list.last", "G", "Last", "To the last line.", show=False),
     ),
+    "narrowed": (
+        Key("narrowed.narrow", "slash", "Filter", "Only the lines of a list that hold a text.", show=False, shown_as="/"),
+        Key("narrowed.all", "escape", "All", "Show all lines of the list again.", show=False),
+    ),
 }
 
 

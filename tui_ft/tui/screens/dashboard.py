@@ -28,14 +28,16 @@ from tui_ft.tui.screens.controls import ControlScreen
 from tui_ft.tui.text import line
 from tui_ft.tui.widgets import checkpoint_list, run_facts, run_header, telling
 from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
-from tui_ft.tui.widgets.options import Options
+from tui_ft.tui.widgets.options import Narrowed, Options
 from tui_ft.tui.widgets.raster import number
 from tui_ft.tui.widgets.run_log import RunLog
 
 SECONDS = 0.5
 GPU_SECONDS = 3.0
 SAMPLES = 20
-PANELS = ("log", "checkpoints", "samples")
+HOLDS = {"log": "#lines", "checkpoints": "#checkpoint-list", "samples": "#samples VerticalScroll"}
+"""The panels in their order, and what has the focus in each."""
+PANELS = tuple(HOLDS)
 
 
 @dataclass
@@ -85,7 +87,7 @@ class DashboardScreen(Charting, ControlScreen):
                     with TabPane("Log", id="log"):
                         yield RunLog(id="run-log")
                     with TabPane("Checkpoints", id="checkpoints"):
-                        yield Options(id="checkpoint-list")
+                        yield Narrowed(Options(id="checkpoint-list"))
                     with TabPane("Samples", id="samples"), VerticalScroll():
                         yield Static("No samples yet: they come with each evaluation, for the prompts of the recipe.", id="sample-list")
         yield Footer(show_command_palette=False)
@@ -190,10 +192,8 @@ class DashboardScreen(Charting, ControlScreen):
     def _show_checkpoints(self, checkpoints: list[CheckpointInfo]) -> None:
         options = self.query_one("#checkpoint-list", Options)
         lines = checkpoint_list.lines(checkpoints)
-        if [(option.id, option.prompt) for option in options.options] != lines:
-            selected = options.selected
-            options.set_options([Option(prompt, id=step) for step, prompt in lines])
-            options.highlight(selected)
+        if [(option.id, option.prompt) for option in options.offered] != lines:
+            options.offer([Option(prompt, id=step) for step, prompt in lines])
 
     def _read_gpu(self) -> None:
         if self.is_seen and self.summary and self.summary.state in control.ALIVE:
@@ -223,6 +223,7 @@ class DashboardScreen(Charting, ControlScreen):
     def action_panel(self) -> None:
         panels = self.query_one("#panels", TabbedContent)
         panels.active = PANELS[(PANELS.index(panels.active) + 1) % len(PANELS)]
+        self.call_after_refresh(self.query_one(HOLDS[panels.active]).focus)  # once it is shown; what is hidden cannot have the focus
 
     def action_search(self) -> None:
         self.query_one("#panels", TabbedContent).active = "log"

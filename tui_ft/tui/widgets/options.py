@@ -1,9 +1,16 @@
-"""Lists that answer to j, k, g and G besides the arrow keys."""
+"""Lists that answer to j, k, g and G besides the arrow keys, and can be narrowed to what holds a text."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from textual import on
+from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.widgets import OptionList
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Input, OptionList
+from textual.widgets.option_list import Option
 
 from tui_ft.tui import keys
 
@@ -15,6 +22,23 @@ class Options(OptionList):
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes, markup=False, compact=True)
+        self.needle = ""
+        """Only options that hold this text are shown, in whatever case; what comes later is narrowed as well."""
+        self.offered: list[Option] = []
+        """All options, those too that are not shown."""
+
+    def offer(self, options: Iterable[Option]) -> None:
+        """Take these in place of all others; the cursor stays on its option."""
+        selected = self.selected
+        self.offered = list(options)
+        fitting = [option for option in self.offered if self.needle in plain(option).casefold()]
+        self.set_options(fitting or ([Option(Content.styled("nothing holds it", "$foreground 60%"), disabled=True)] if self.needle else []))
+        self.highlight(selected)
+
+    def narrow(self, text: str) -> None:
+        """Show only what holds a text; all for an empty one."""
+        self.needle = text.strip().casefold()
+        self.offer(self.offered)
 
     @property
     def selected(self) -> str | None:
@@ -24,7 +48,60 @@ class Options(OptionList):
     def highlight(self, option_id: str | None) -> None:
         """Put the cursor on an option, or on the first one where there is none of that id."""
         ids = [option.id for option in self.options]
-        self.highlighted = ids.index(option_id) if option_id in ids else (0 if ids else None)
+        first = next((index for index, option in enumerate(self.options) if not option.disabled), None)
+        self.highlighted = ids.index(option_id) if option_id is not None and option_id in ids else first
+
+
+def plain(option: Option) -> str:
+    """What an option says."""
+    return option.prompt.plain if isinstance(option.prompt, Content) else str(option.prompt)
+
+
+class Narrowed(Vertical):
+    """A list with a field above it, shown when it is asked for, that narrows the list while one types."""
+
+    BINDINGS = keys.bindings("narrowed")  # type: ignore[assignment]
+    DEFAULT_CSS = """
+    Narrowed { height: 1fr; }
+    Narrowed > Input { height: 1; background: $panel; display: none; }
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.options = options
+
+    def compose(self) -> ComposeResult:
+        yield Input(placeholder="only what holds …", compact=True)
+        yield self.options
+
+    @property
+    def field(self) -> Input:
+        return self.query_one(Input)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Escape is the screen's while the field is not there."""
+        return action != "all" or self.field.display
+
+    def action_narrow(self) -> None:
+        self.field.display = True
+        self.field.focus()
+
+    def action_all(self) -> None:
+        with self.prevent(Input.Changed):
+            self.field.value = ""
+        self.field.display = False
+        self.options.narrow("")
+        self.options.focus()
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.options.narrow(event.value)
+
+    @on(Input.Submitted)
+    def _found(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.options.focus()
 
 
 class ScreenOptions(Options, inherit_bindings=False):

@@ -18,7 +18,7 @@ from tui_ft.tui import hub
 from tui_ft.tui.draft import Draft
 from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.model_details import published
-from tui_ft.tui.widgets.options import Options
+from tui_ft.tui.widgets.options import Narrowed, Options
 from tui_ft.tui.widgets.paths import PathSuggester
 from tui_ft.tui.wizard.backstage import Backstage
 from tui_ft.tui.wizard.step import Step, waiting
@@ -46,11 +46,11 @@ class ModelStep(Step):
         with Horizontal(classes="lists"):
             with Vertical(classes="list") as box:
                 box.border_title = "Presets"
-                yield Options(id="presets")
+                yield Narrowed(Options(id="presets"))
             with Vertical(classes="list") as box:
                 box.border_title = "Models on this machine"
                 box.border_subtitle = "F3 searches the Hub"
-                yield Options(id="cached")
+                yield Narrowed(Options(id="cached"))
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -58,29 +58,26 @@ class ModelStep(Step):
         self.list_cached()
 
     def _list_presets(self) -> None:
-        listed = self.query_one("#presets", Options)
+        listed, shown = self.query_one("#presets", Options), []
         infos = presets.names()
         self._about = {info.name: info.about for info in infos}
         for info in sorted(infos, key=lambda info: (info.name != "demo", not info.bundled)):
             mark = "● " if info.name == self.draft.origin else "  "
             mine = "" if info.bundled else "  (yours)"
-            listed.add_option(
-                Option(Content.assemble((mark, "$accent"), line(info.name, style="bold"), mine, "\n  ", line(info.about, style=MUTED)), info.name)
-            )
+            told = Content.assemble((mark, "$accent"), line(info.name, style="bold"), mine, "\n  ", line(info.about, style=MUTED))
+            shown.append(Option(told, info.name))
+        listed.offer(shown)
         listed.highlight(self.draft.origin or "demo")
 
     @work(exclusive=True, group="cached", exit_on_error=False)
     async def list_cached(self) -> None:
         listed = self.query_one("#cached", Options)
-        listed.add_option(Option(Content.styled("looking …", MUTED), disabled=True))
+        listed.offer([Option(Content.styled("looking …", MUTED), disabled=True)])
         answer = await hub.cached("model")
-        listed.clear_options()
         hits: list[Hit] = answer.value.hits if answer.value else []
-        for hit in hits:
-            listed.add_option(Option(Content.assemble(line(hit.name, style="bold"), (f"  {units.size(hit.cached_bytes)}", MUTED)), hit.name))
-        if not hits:
-            reason = answer.error or "None in the Hub's cache yet.\nF3 searches the Hub; a model is\ndownloaded when the run starts."
-            listed.add_option(Option(content(reason, MUTED), disabled=True))
+        shown = [Option(Content.assemble(line(hit.name, style="bold"), (f"  {units.size(hit.cached_bytes)}", MUTED)), hit.name) for hit in hits]
+        reason = answer.error or "None in the Hub's cache yet.\nF3 searches the Hub; a model is\ndownloaded when the run starts."
+        listed.offer(shown or [Option(content(reason, MUTED), disabled=True)])
 
     @on(OptionList.OptionHighlighted, "#presets")
     def _explain(self, event: OptionList.OptionHighlighted) -> None:

@@ -20,7 +20,7 @@ from tui_ft import units
 from tui_ft.text import one_line, visible
 from tui_ft.tui import hub
 from tui_ft.tui.text import MUTED, content, line
-from tui_ft.tui.widgets.options import Options
+from tui_ft.tui.widgets.options import Narrowed, Options
 from tui_ft.tui.wizard.finding import Finding
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Offers(Vertical):
         self.border_title = "Datasets on this machine"
 
     def compose(self) -> ComposeResult:
-        yield Options(id="datasets")
+        yield Narrowed(Options(id="datasets"))
 
     def on_mount(self) -> None:
         self._list()
@@ -53,23 +53,22 @@ class Offers(Vertical):
 
     @work(exclusive=True, group="cached", exit_on_error=False)
     async def _list(self) -> None:
-        listed = self.query_one(Options)
-        for path, size in local_files(Path.cwd()):
-            listed.add_option(Option(Content.assemble(line(f"./{path}", style="bold"), (f"  {units.size(size)}", MUTED)), f"./{path}"))
-        listed.highlighted = 0 if listed.option_count else None
-        listed.add_option(Option(Content.styled("looking into the Hub's cache …", MUTED), "looking", disabled=True))
+        listed = self.query_one("#datasets", Options)
+        here = [
+            Option(Content.assemble(line(f"./{path}", style="bold"), (f"  {units.size(size)}", MUTED)), f"./{path}")
+            for path, size in local_files(Path.cwd())
+        ]
+        listed.offer([*here, Option(Content.styled("looking into the Hub's cache …", MUTED), disabled=True)])
         answer = await hub.cached("dataset")
         if not self.is_mounted:
             return
-        listed.remove_option("looking")
-        for hit in answer.value.hits if answer.value else []:
-            bytes_here = f"  {units.size(hit.cached_bytes)}, cached"
-            listed.add_option(Option(Content.assemble(line(hit.name, style="bold"), (bytes_here, MUTED)), hit.name))
-        if listed.highlighted is None and listed.option_count:
-            listed.highlighted = 0
-        if answer.error or not listed.option_count:
-            nothing = "No data file here, none in the Hub's cache. A path may be typed above; F3 searches the Hub."
-            listed.add_option(Option(content(answer.error or nothing, MUTED), disabled=True))
+        cached = [
+            Option(Content.assemble(line(hit.name, style="bold"), (f"  {units.size(hit.cached_bytes)}, cached", MUTED)), hit.name)
+            for hit in (answer.value.hits if answer.value else [])
+        ]
+        nothing = "" if here or cached else "No data file here, none in the Hub's cache. A path may be typed above; F3 searches the Hub."
+        note = answer.error or nothing
+        listed.offer([*here, *cached, *([Option(content(note, MUTED), disabled=True)] if note else [])])
 
 
 def local_files(folder: Path) -> list[tuple[Path, int]]:
