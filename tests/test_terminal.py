@@ -20,6 +20,10 @@ from pathlib import Path
 import pytest
 import synthetic
 
+from tui_ft.runs import store
+from tui_ft.runs.summary import summarize
+from tui_ft.tui.wizard.screen import STEPS
+
 SECONDS = 60.0
 
 
@@ -138,37 +142,101 @@ def test_the_status_stands_in_place_on_a_terminal_and_fits_it(terminals: list[Te
     assert terminal.ends() == 130
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-@pytest.mark.parametrize("term", ["screen", "xterm-256color"])
-def test_in_tmux_from_launch_to_wizard_to_quit(term: str, tmp_path: Path, tui_ft_home: Path) -> None:
-    server = ["tmux", "-L", f"tui-ft-test-{os.getpid()}-{term}", "-f", "/dev/null"]
+class Tmux:
+    """A shell in tmux at 80×24, that thinks its terminal is a `term`; keys go in, what is on the screen comes out."""
 
-    def tmux(*arguments: str) -> str:
-        return subprocess.run([*server, *arguments], capture_output=True, text=True, check=False).stdout
+    def __init__(self, term: str, home: Path) -> None:
+        self.server = ["tmux", "-L", f"tui-ft-test-{os.getpid()}-{term}", "-f", "/dev/null"]
+        shell = f"env TUI_FT_HOME={home} TERM={term} PS1='ready> ' PYTHONPATH={os.environ.get('PYTHONPATH', '')} sh"
+        self("new-session", "-d", "-x", "80", "-y", "24", shell)
+        self.shows("ready>")
 
-    def shows(words: str) -> None:
-        deadline = time.monotonic() + SECONDS
-        while words not in (seen := tmux("capture-pane", "-p")):
+    def __call__(self, *arguments: str) -> str:
+        return subprocess.run([*self.server, *arguments], capture_output=True, text=True, check=False).stdout
+
+    def press(self, *names: str) -> None:
+        self("send-keys", *names)
+
+    def shows(self, pattern: str, seconds: float = SECONDS) -> str:
+        """Wait until the screen holds it; the whole screen."""
+        deadline = time.monotonic() + seconds
+        while not re.search(pattern, seen := self("capture-pane", "-p")):
             assert time.monotonic() < deadline, seen
             time.sleep(0.1)
+        return seen
 
-    shell = f"env TUI_FT_HOME={tui_ft_home} TERM={term} PS1='ready> ' PYTHONPATH={os.environ.get('PYTHONPATH', '')} sh"
-    tmux("new-session", "-d", "-x", "80", "-y", "24", shell)
-    try:
-        shows("ready>")
-        tmux("send-keys", f"{sys.executable} -m tui_ft", "Enter")
-        shows("No runs yet")
-        tmux("send-keys", "d")
-        shows("Begin from a preset")
-        tmux("resize-window", "-x", "60", "-y", "15")
-        shows("Next")
-        tmux("resize-window", "-x", "80", "-y", "24")
-        tmux("send-keys", "Escape")
-        shows("No runs yet")
-        tmux("send-keys", "q")
-        shows("ready>")
-        tmux("send-keys", "echo it is $((40 + 2))", "Enter")
-        shows("it is 42")
-        assert "No runs yet" not in tmux("capture-pane", "-p"), "the screen before is back"
-    finally:
-        tmux("kill-server")
+    def is_clean(self) -> None:
+        """The shell is back on its own screen, and echoes what is typed."""
+        self.shows("ready> *\\n*$")
+        self.press("echo it is $((40 + 2))", "Enter")
+        seen = self.shows("it is 42")
+        assert "No runs yet" not in seen and "Leave" not in seen and self("display-message", "-p", "#{alternate_on}").strip() == "0"
+
+
+@pytest.fixture
+def tmux(tui_ft_home: Path) -> Iterator[Callable[[str], Tmux]]:
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
+    made: list[Tmux] = []
+
+    def begun(term: str) -> Tmux:
+        made.append(Tmux(term, tui_ft_home))
+        return made[-1]
+
+    yield begun
+    for one in made:
+        one("kill-server")
+    for run in store.all_runs():
+        owner = run.owner()
+        if owner and owner[0].is_alive():
+            os.kill(owner[0].pid, signal.SIGKILL)
+
+
+def test_in_tmux_the_wizard_is_resized_left_and_the_shell_is_back(tmux: Callable[[str], Tmux]) -> None:
+    shell = tmux("xterm-256color")
+    shell.press(f"{sys.executable} -m tui_ft", "Enter")
+    shell.shows("No runs yet")
+    shell.press("d")
+    shell.shows("Begin from a preset")
+    shell("resize-window", "-x", "60", "-y", "15")
+    shell.shows("Next")
+    shell("resize-window", "-x", "80", "-y", "24")
+    shell.press("Escape")
+    shell.shows("No runs yet")
+    shell.press("q")
+    shell.is_clean()
+
+
+def test_in_tmux_the_whole_way_with_a_real_run(tmux: Callable[[str], Tmux]) -> None:
+    """Launch, wizard, run, detach, attach, pause, resume, stop, quit: what is promised, by the keys of a person in `screen`'s terminal."""
+    shell = tmux("screen")
+    shell.press(f"{sys.executable} -m tui_ft", "Enter")
+    shell.shows("No runs yet")
+    shell.press("d")
+    for number, step in enumerate(STEPS, 1):
+        shell.shows(re.escape(step.LEAD))
+        if number < len(STEPS):
+            shell.press("F8")
+    shell.shows("Nothing speaks against starting", 2 * SECONDS)
+    shell.press("s")
+    shell.shows(r"step [1-9]\d*/\d+", 3 * SECONDS)
+    shell.press("q")
+    shell.shows("Runs")
+    shell.press("q")
+    shell.is_clean()
+    shell.press(f"{sys.executable} -m tui_ft attach latest", "Enter")
+    shell.shows("▶ running")
+    shell.press("p")
+    paused = re.search(r"step (\d+)/", shell.shows("‖ paused"))
+    shell.press("r")
+    shell.shows("▶ running")
+    shell.press("s")
+    shell.shows("Stop this run")
+    shell.press("y")
+    shell.shows("■ stopped")
+    shell.press("q")
+    shell.shows("Runs")
+    shell.press("q")
+    shell.is_clean()
+    ended = summarize(store.find("latest"))
+    assert ended.state == "stopped" and paused and ended.step >= int(paused[1]) and ended.checkpoints[-1].step == ended.step

@@ -299,31 +299,3 @@ def test_without_a_terminal_it_says_so_and_asks_nothing(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2 and "terminal" in done.stderr and done.stdout == ""
-
-
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not on this machine")
-def test_in_a_real_terminal_it_opens_and_leaves_it_as_it_was(tmp_path: Path, tui_ft_home: Path) -> None:
-    server = ["tmux", "-L", f"wizard-{os.getpid()}", "-f", "/dev/null"]
-    program = (
-        f"TUI_FT_HOME={tui_ft_home} {sys.executable} -c \"from tui_ft.tui.app import run_app; raise SystemExit(run_app('demo'))\"; echo left $?; cat"
-    )
-    subprocess.run([*server, "new-session", "-d", "-x", "80", "-y", "24", program], check=True, cwd=Path(__file__).parent.parent)
-    try:
-        _until_shown(server, "Begin from a preset")
-        subprocess.run([*server, "send-keys", "F8"], check=True)
-        _until_shown(server, "Name the data to learn from")
-        subprocess.run([*server, "resize-window", "-x", "60", "-y", "15"], check=True)
-        subprocess.run([*server, "send-keys", "C-q"], check=True)
-        assert "Dataset" not in _until_shown(server, "left 0")
-    finally:
-        subprocess.run([*server, "kill-server"], check=False)
-
-
-def _until_shown(server: list[str], text: str) -> str:
-    deadline = time.monotonic() + 40
-    while True:
-        shown = subprocess.run([*server, "capture-pane", "-p"], capture_output=True, text=True, check=True).stdout
-        if text in shown:
-            return shown
-        assert time.monotonic() < deadline, shown
-        time.sleep(0.05)
