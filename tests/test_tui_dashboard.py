@@ -26,7 +26,7 @@ from tui_ft.tui.screens.confirm import Confirm, Prompt
 from tui_ft.tui.screens.controls import learning_rate_problem
 from tui_ft.tui.screens.dashboard import DashboardScreen, GpuRead
 from tui_ft.tui.screens.home import HomeScreen
-from tui_ft.tui.widgets import run_facts, run_header
+from tui_ft.tui.widgets import run_facts, run_header, sample_list
 from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
 from tui_ft.tui.widgets.run_log import wrapped
 from tui_ft.tui.widgets.telling import told
@@ -436,6 +436,13 @@ async def test_an_attempt_that_goes_back_takes_its_steps_out_of_the_chart() -> N
 @pytest.mark.parametrize(("value", "fine"), [("1e-5", True), ("fast", False), ("0", False), ("-1e-5", False), ("nan", False), ("12", False)])
 def test_a_learning_rate_as_typed(value: str, fine: bool) -> None:
     assert (learning_rate_problem(value) == "") == fine
+
+
+def test_answers_stand_under_their_prompt_the_newest_first_and_equal_ones_once() -> None:
+    told = [(20, "A?", "aaa"), (20, "B?", "b"), (40, "A?", "an\x1b[31m A"), (40, "B?", "b"), (60, "A?", "an\x1b[31m A"), (60, "B?", "bee")]
+    shown = sample_list.shown([{"type": "sample", "step": step, "prompt": prompt, "text": text} for step, prompt, text in told]).plain
+    assert "\x1b" not in shown
+    assert [row.strip()[:13] for row in shown.splitlines()] == ["A?", "step 40 to 60", "step 20  aaa", "B?", "step 60  bee", "step 20 to 40"]
 
 
 def test_a_gpu_is_told_as_far_as_its_driver_tells() -> None:

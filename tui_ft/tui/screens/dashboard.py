@@ -25,8 +25,7 @@ from tui_ft.tui import keys
 from tui_ft.tui.feed import Feed, News
 from tui_ft.tui.screens.charting import Charting
 from tui_ft.tui.screens.controls import ControlScreen
-from tui_ft.tui.text import line
-from tui_ft.tui.widgets import checkpoint_list, run_facts, run_header, telling
+from tui_ft.tui.widgets import checkpoint_list, run_facts, run_header, sample_list, telling
 from tui_ft.tui.widgets.loss_chart import LossChart, StepSparkline
 from tui_ft.tui.widgets.options import Narrowed, Options
 from tui_ft.tui.widgets.raster import number
@@ -34,7 +33,7 @@ from tui_ft.tui.widgets.run_log import RunLog
 
 SECONDS = 0.5
 GPU_SECONDS = 3.0
-SAMPLES = 20
+SAMPLES = 200
 HOLDS = {"log": "#lines", "checkpoints": "#checkpoint-list", "samples": "#samples VerticalScroll"}
 """The panels in their order, and what has the focus in each."""
 PANELS = tuple(HOLDS)
@@ -181,13 +180,7 @@ class DashboardScreen(Charting, ControlScreen):
         if len(samples) == self._samples or not samples:
             return
         self._samples = len(samples)
-        parts: list[Content] = []
-        for sample in reversed(samples[-SAMPLES:]):
-            parts += [
-                Content.assemble((f"step {sample.get('step')}  ", "$accent"), line(sample.get("prompt", ""), style="bold")),
-                Content.assemble("  ", line(sample.get("text", ""))),
-            ]
-        self.query_one("#sample-list", Static).update(Content("\n").join(parts))
+        self.query_one("#sample-list", Static).update(sample_list.shown(samples[-SAMPLES:]))
 
     def _show_checkpoints(self, checkpoints: list[CheckpointInfo]) -> None:
         options = self.query_one("#checkpoint-list", Options)
