@@ -323,6 +323,8 @@ async def test_resizing_keeps_what_was_chosen() -> None:
         assert "★ best" in screen_text(app)
         steps = [option.id for option in screen.query_one("#checkpoint-list", OptionList).options]
         assert steps == [str(step) for step in range(200, 0, -20)]
+        await pilot.press("o")
+        assert "★ best" in str(screen.query_one("#checkpoint-list", OptionList).options[0].prompt), "by validation loss"
         await pilot.press("slash", *"best")
         screen.look()  # with checkpoints that have not changed
         assert "★ best" in screen_text(app) and len(screen.query_one("#checkpoint-list", OptionList).options) == 1

@@ -19,6 +19,7 @@ from tui_ft import units
 from tui_ft.errors import TuiFtError
 from tui_ft.hardware import GpuReading
 from tui_ft.runs import control
+from tui_ft.runs.events import Event
 from tui_ft.runs.store import Run
 from tui_ft.runs.summary import CheckpointInfo, Summary
 from tui_ft.tui import keys
@@ -65,7 +66,7 @@ class DashboardScreen(Charting, ControlScreen):
         self.feed = Feed(run)
         self.gpu: GpuReading | None = None
         self._ticks = 0
-        self._samples = -1
+        self._newest_sample: Event | None = None
         self._texts: dict[str, str] = {}
 
     def compose(self) -> ComposeResult:
@@ -177,16 +178,16 @@ class DashboardScreen(Charting, ControlScreen):
 
     def _show_samples(self) -> None:
         samples = self.feed.curves.samples
-        if len(samples) == self._samples or not samples:
+        if not samples or samples[-1] is self._newest_sample:
             return
-        self._samples = len(samples)
+        self._newest_sample = samples[-1]
         self.query_one("#sample-list", Static).update(sample_list.shown(samples[-SAMPLES:]))
 
     def _show_checkpoints(self, checkpoints: list[CheckpointInfo]) -> None:
         options = self.query_one("#checkpoint-list", Options)
         lines = checkpoint_list.lines(checkpoints)
         if [(option.id, option.prompt) for option in options.offered] != lines:
-            options.offer([Option(prompt, id=step) for step, prompt in lines])
+            options.offer([Option(prompt, id=step) for step, prompt in lines], checkpoint_list.orders(checkpoints))
 
     def _read_gpu(self) -> None:
         if self.is_seen and self.summary and self.summary.state in control.ALIVE:

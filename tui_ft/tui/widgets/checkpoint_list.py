@@ -13,6 +13,7 @@ from tui_ft.runs import checkpoints as shelf
 from tui_ft.runs import control
 from tui_ft.runs.checkpoints import CheckpointInfo
 from tui_ft.runs.store import Run
+from tui_ft.tui.widgets.options import Orders
 
 
 def archive_of(checkpoint: CheckpointInfo) -> Path:
@@ -39,6 +40,11 @@ def lines(checkpoints: list[CheckpointInfo]) -> list[tuple[str, Content]]:
             )
         )
     return found
+
+
+def orders(checkpoints: list[CheckpointInfo]) -> Orders:
+    """The ways to sort them besides the newest first."""
+    return {"validation loss": {str(checkpoint.step): checkpoint.eval_loss for checkpoint in checkpoints if checkpoint.eval_loss is not None}}
 
 
 def verify(run: Run, step: int) -> None:

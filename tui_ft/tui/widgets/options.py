@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -13,6 +14,9 @@ from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from tui_ft.tui import keys
+
+Orders = Mapping[str, Mapping[str, Any]]
+"""By the name of an order, for each option's id what to sort by."""
 
 
 class Options(OptionList):
@@ -25,20 +29,40 @@ class Options(OptionList):
         self.needle = ""
         """Only options that hold this text are shown, in whatever case; what comes later is narrowed as well."""
         self.offered: list[Option] = []
-        """All options, those too that are not shown."""
+        """All options as they came, those too that are not shown."""
+        self.orders: Orders = {}
+        self.order = ""
 
-    def offer(self, options: Iterable[Option]) -> None:
-        """Take these in place of all others; the cursor stays on its option."""
+    def offer(self, options: Iterable[Option], orders: Orders | None = None) -> None:
+        """Take these in place of all others; the cursor stays on its option.
+
+        `orders` are the ways to sort them besides as they come: by name, for each option's id what to sort by. Options without come last.
+        """
         selected = self.selected
         self.offered = list(options)
-        fitting = [option for option in self.offered if self.needle in plain(option).casefold()]
+        self.orders = orders or {}
+        fitting = [option for option in self._sorted() if self.needle in plain(option).casefold()]
         self.set_options(fitting or ([Option(Content.styled("nothing holds it", "$foreground 60%"), disabled=True)] if self.needle else []))
         self.highlight(selected)
 
     def narrow(self, text: str) -> None:
         """Show only what holds a text; all for an empty one."""
         self.needle = text.strip().casefold()
-        self.offer(self.offered)
+        self.offer(self.offered, self.orders)
+
+    def sort(self) -> str:
+        """Go to the next order; its name, empty for as they came."""
+        names = ["", *self.orders]
+        self.order = names[(names.index(self.order) + 1) % len(names)] if self.order in names else ""
+        self.offer(self.offered, self.orders)
+        return self.order
+
+    def _sorted(self) -> list[Option]:
+        places = self.orders.get(self.order)
+        if places is None:
+            return self.offered
+        known = [option for option in self.offered if option.id in places]
+        return sorted(known, key=lambda option: places[str(option.id)]) + [option for option in self.offered if option.id not in places]
 
     @property
     def selected(self) -> str | None:
@@ -50,6 +74,11 @@ class Options(OptionList):
         ids = [option.id for option in self.options]
         first = next((index for index, option in enumerate(self.options) if not option.disabled), None)
         self.highlighted = ids.index(option_id) if option_id is not None and option_id in ids else first
+
+
+def by_name_and_size(sizes: Mapping[str, int | None]) -> Orders:
+    """The orders of files and repositories by their bytes, the largest first."""
+    return {"name": {name: name.casefold() for name in sizes}, "size": {name: -(size or 0) for name, size in sizes.items()}}
 
 
 def plain(option: Option) -> str:
@@ -85,6 +114,10 @@ class Narrowed(Vertical):
     def action_narrow(self) -> None:
         self.field.display = True
         self.field.focus()
+
+    def action_sort(self) -> None:
+        if self.options.orders:
+            self.notify(f"by {self.options.sort() or 'their own order'}", timeout=2)
 
     def action_all(self) -> None:
         with self.prevent(Input.Changed):

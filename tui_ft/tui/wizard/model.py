@@ -18,7 +18,7 @@ from tui_ft.tui import hub
 from tui_ft.tui.draft import Draft
 from tui_ft.tui.text import MUTED, content, line
 from tui_ft.tui.widgets.model_details import published
-from tui_ft.tui.widgets.options import Narrowed, Options
+from tui_ft.tui.widgets.options import Narrowed, Options, by_name_and_size
 from tui_ft.tui.widgets.paths import PathSuggester
 from tui_ft.tui.wizard.backstage import Backstage
 from tui_ft.tui.wizard.step import Step, waiting
@@ -77,7 +77,7 @@ class ModelStep(Step):
         hits: list[Hit] = answer.value.hits if answer.value else []
         shown = [Option(Content.assemble(line(hit.name, style="bold"), (f"  {units.size(hit.cached_bytes)}", MUTED)), hit.name) for hit in hits]
         reason = answer.error or "None in the Hub's cache yet.\nF3 searches the Hub; a model is\ndownloaded when the run starts."
-        listed.offer(shown or [Option(content(reason, MUTED), disabled=True)])
+        listed.offer(shown or [Option(content(reason, MUTED), disabled=True)], by_name_and_size({hit.name: hit.cached_bytes for hit in hits}))
 
     @on(OptionList.OptionHighlighted, "#presets")
     def _explain(self, event: OptionList.OptionHighlighted) -> None:

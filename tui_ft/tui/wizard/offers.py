@@ -20,7 +20,7 @@ from tui_ft import units
 from tui_ft.text import one_line, visible
 from tui_ft.tui import hub
 from tui_ft.tui.text import MUTED, content, line
-from tui_ft.tui.widgets.options import Narrowed, Options
+from tui_ft.tui.widgets.options import Narrowed, Options, by_name_and_size
 from tui_ft.tui.wizard.finding import Finding
 
 if TYPE_CHECKING:
@@ -54,21 +54,20 @@ class Offers(Vertical):
     @work(exclusive=True, group="cached", exit_on_error=False)
     async def _list(self) -> None:
         listed = self.query_one("#datasets", Options)
-        here = [
-            Option(Content.assemble(line(f"./{path}", style="bold"), (f"  {units.size(size)}", MUTED)), f"./{path}")
-            for path, size in local_files(Path.cwd())
-        ]
+        files = local_files(Path.cwd())
+        here = [Option(Content.assemble(line(f"./{path}", style="bold"), (f"  {units.size(size)}", MUTED)), f"./{path}") for path, size in files]
         listed.offer([*here, Option(Content.styled("looking into the Hub's cache …", MUTED), disabled=True)])
         answer = await hub.cached("dataset")
         if not self.is_mounted:
             return
+        hits = answer.value.hits if answer.value else []
         cached = [
-            Option(Content.assemble(line(hit.name, style="bold"), (f"  {units.size(hit.cached_bytes)}, cached", MUTED)), hit.name)
-            for hit in (answer.value.hits if answer.value else [])
+            Option(Content.assemble(line(hit.name, style="bold"), (f"  {units.size(hit.cached_bytes)}, cached", MUTED)), hit.name) for hit in hits
         ]
         nothing = "" if here or cached else "No data file here, none in the Hub's cache. A path may be typed above; F3 searches the Hub."
         note = answer.error or nothing
-        listed.offer([*here, *cached, *([Option(content(note, MUTED), disabled=True)] if note else [])])
+        sizes = {f"./{path}": size for path, size in files} | {hit.name: hit.cached_bytes for hit in hits}
+        listed.offer([*here, *cached, *([Option(content(note, MUTED), disabled=True)] if note else [])], by_name_and_size(sizes))
 
 
 def local_files(folder: Path) -> list[tuple[Path, int]]:
