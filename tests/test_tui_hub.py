@@ -51,15 +51,19 @@ async def wizard(pilot: Pilot[int], app: TuiFtApp) -> WizardScreen:
     return app.screen
 
 
-async def test_a_model_is_searched_looked_at_and_taken(hub: LocalHub) -> None:
+async def test_a_model_is_searched_looked_at_and_taken(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repositories |= {"org/small": model(), "org/smaller": model(), "org/other": model()}
     app = TuiFtApp()
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await wizard(pilot, app)
         await pilot.press("f3")
         await until(pilot, lambda: "3 found" in texts(app), WAIT)
+        pause = HubSearch.PAUSE
+        monkeypatch.setattr(HubSearch, "PAUSE", 3600.0)
         await pilot.press(*"small", "enter")  # too early: what is in sight was found by another text
         assert isinstance(app.screen, HubSearch)
+        monkeypatch.setattr(HubSearch, "PAUSE", pause)
+        await pilot.press("backspace", "l")
         await until(pilot, lambda: "2 found" in texts(app), WAIT)
         await pilot.press("down")
         await until(pilot, lambda: "context 4,096" in texts(app) and "licence mit" in texts(app), WAIT)
