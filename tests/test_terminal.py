@@ -147,6 +147,7 @@ class Tmux:
 
     def __init__(self, term: str, home: Path) -> None:
         self.server = ["tmux", "-L", f"tui-ft-test-{os.getpid()}-{term}", "-f", "/dev/null"]
+        self.echoes = 0
         shell = f"env TUI_FT_HOME={home} TERM={term} PS1='ready> ' PYTHONPATH={os.environ.get('PYTHONPATH', '')} sh"
         self("new-session", "-d", "-x", "80", "-y", "24", shell)
         self.shows("ready>")
@@ -168,8 +169,9 @@ class Tmux:
     def is_clean(self) -> None:
         """The shell is back on its own screen, and echoes what is typed."""
         self.shows("ready> *\\n*$")
-        self.press("echo it is $((40 + 2))", "Enter")
-        seen = self.shows("it is 42")
+        self.echoes += 1
+        self.press(f"echo it is $((40 + {self.echoes}))", "Enter")
+        seen = self.shows(f"it is {40 + self.echoes}")
         assert "No runs yet" not in seen and "Leave" not in seen and self("display-message", "-p", "#{alternate_on}").strip() == "0"
 
 

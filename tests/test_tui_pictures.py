@@ -6,28 +6,37 @@ as a terminal gets them: `cat tests/pictures/*.ansi` shows them.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic
+from local_hub import LocalHub, Repository
 from pilots import until
 from rich.console import Console
 from rich.segment import Segment, Segments
 from textual.pilot import Pilot
+from textual.screen import Screen
 
 from tui_ft import hardware
 from tui_ft.hardware import Hardware
+from tui_ft.hub.code import CodeFile, RemoteCode
 from tui_ft.planning import timing
 from tui_ft.runs.store import Run
 from tui_ft.tui import keys, themes
 from tui_ft.tui.app import TuiFtApp
+from tui_ft.tui.screens.chat import ChatScreen
 from tui_ft.tui.screens.compare import CompareScreen
+from tui_ft.tui.screens.consent import CodeConsent
 from tui_ft.tui.screens.dashboard import DashboardScreen
 from tui_ft.tui.screens.home import HomeScreen
+from tui_ft.tui.screens.hub_search import HubSearch
 from tui_ft.tui.wizard.screen import STEPS, WizardScreen
 
 SIZES = ((80, 24), (120, 40))
@@ -192,6 +201,33 @@ async def test_compare_and_glossary() -> None:
         await looks_at_each_size(pilot, app, "compare")
         await pilot.press("ctrl+g", *"packing")
         await looks_at_each_size(pilot, app, "glossary")
+
+
+async def test_hub_and_chat(hub: LocalHub) -> None:
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 4096}
+    files = {"config.json": json.dumps(config).encode(), "model.safetensors": b"w" * 1000}
+    hub.repositories |= {f"org/{name}": Repository(files, about={"cardData": {"license": "mit"}}) for name in ("small", "smaller")}
+    code = RemoteCode(
+        repository="org/own", commit="a" * 40, files=[CodeFile(name=f"own_{n}.py", bytes=2000 * n) for n in range(9)], address="http://hub/tree"
+    )
+    run = synthetic.recorded("running", steps=5, total=10)
+    screens: list[tuple[str, Screen[Any], str]] = [
+        ("hub-search", HubSearch("model"), "context 4,096"),
+        ("hub-search-empty", HubSearch("model", "nothing-of-this-name"), "nothing of that name"),
+        ("hub-consent", CodeConsent(code), "own_1.py"),
+        ("chat-empty", ChatScreen(run), "no model yet"),
+    ]
+    for name, screen, words in screens:
+        app = TuiFtApp()
+        async with app.run_test(size=SIZES[0]) as pilot:
+            await until(pilot, partial(shows, app, HomeScreen, "no GPU"))
+            app.push_screen(screen)
+            await until(pilot, partial(shows, app, type(screen), words), 40)
+            await looks_at_each_size(pilot, app, name)
+
+
+def shows(app: TuiFtApp, screen: type[Screen[Any]], words: str) -> bool:
+    return isinstance(app.screen, screen) and words in plain(app)
 
 
 def test_the_page_of_the_terminal_lists_every_key() -> None:
