@@ -9,6 +9,8 @@ from itertools import pairwise
 import pytest
 from textual.app import App, ComposeResult
 
+from tui_ft.runs import curves as curves_of_runs
+from tui_ft.runs.curves import Curves
 from tui_ft.tui.widgets import picture
 from tui_ft.tui.widgets.loss_chart import LossChart, StepColumns, StepSparkline, diverged_at, domain_of
 from tui_ft.tui.widgets.raster import ASCII, BLOCKS, BRAILLE, Columns, Glyphs, Grid, Scale, glyphs_for, levels, log_ticks, number, scale_of, ticks
@@ -188,6 +190,21 @@ class ChartApp(App[None]):
     def compose(self) -> ComposeResult:
         yield LossChart(BRAILLE)
         yield StepSparkline("rate", glyphs=BRAILLE)
+
+
+def test_the_newest_steps_of_a_long_run_are_put_together_without_binning_all_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves_of_runs, "POINTS", 100)
+    curves, follower = Curves(), StepColumns()
+    binned: list[Columns] = []
+    for step in range(1, 1001):
+        curves.add([{"type": "step", "step": step, "loss": 3.0 - step / 500}])
+        columns = follower.follow(curves.steps, curves.loss, 20, (0, 1000), (curves.lowest, curves.highest), curves.settled)
+        binned += [columns] * all(columns is not before for before in binned)
+        assert len(curves.steps) - curves.settled < curves.stride
+    assert curves.stride == 16 and len(binned) <= 6, "anew only when all points become half as many"
+    whole = Columns(20, (0, 1000))
+    whole.add(curves.steps, curves.loss, 0, (curves.lowest, curves.highest), curves.settled)
+    assert (columns.low, columns.high, columns.total) == (whole.low, whole.high, whole.total)
 
 
 async def test_the_widget_sends_only_rows_that_changed_and_keeps_its_state_when_resized(monkeypatch: pytest.MonkeyPatch) -> None:

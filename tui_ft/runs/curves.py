@@ -50,6 +50,11 @@ class Curves:
     _whole: int = 0
     """Points at the beginning that stand for `stride` steps each."""
 
+    @property
+    def settled(self) -> int:
+        """How many points at the beginning stay as they are; those behind them, fewer than `stride`, are still to become one."""
+        return self._whole
+
     def add(self, events: Iterable[Event]) -> bool:
         """Take in new events, in order; whether anything came."""
         came = False

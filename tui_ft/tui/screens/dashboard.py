@@ -165,7 +165,7 @@ class DashboardScreen(Charting, ControlScreen):
         curves, total = self.feed.curves, self.summary.total_steps if self.summary else None
         marks = [(step, loss) for step, loss, _ in curves.evals]
         chart = self.query_one(LossChart)
-        chart.show(curves.steps, curves.loss, marks, total, (curves.lowest, curves.highest))
+        chart.show(curves.steps, curves.loss, marks, total, (curves.lowest, curves.highest), curves.settled)
         series: tuple[tuple[str, Sequence[float], Callable[[float], str]], ...] = (
             ("learning-rate", curves.learning_rate, lambda value: f"{value:.3g}"),
             ("grad-norm", curves.grad_norm, number),
@@ -174,7 +174,8 @@ class DashboardScreen(Charting, ControlScreen):
         )
         for name, values, words in series:
             newest = values[-1] if values else math.nan
-            self.query_one(f"#{name}", StepSparkline).show(curves.steps, values, chart.domain, words(newest) if math.isfinite(newest) else "–")
+            told = words(newest) if math.isfinite(newest) else "–"
+            self.query_one(f"#{name}", StepSparkline).show(curves.steps, values, chart.domain, told, curves.settled)
 
     def _show_samples(self) -> None:
         samples = self.feed.curves.samples

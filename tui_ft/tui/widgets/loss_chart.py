@@ -58,20 +58,23 @@ class StepColumns:
         count: int,
         domain: Domain,
         reach: tuple[Sequence[float], Sequence[float]] | None = None,
+        settled: int | None = None,
     ) -> Columns:
         """The columns of a series as it is now.
 
         Args:
             xs: rising.
             reach: as `Columns.add` takes it.
+            settled: only so many points are taken in, those behind them being about to become one; all by default. A long run's newest few steps,
+                less than a column, cost a binning of all the others each time they are put together.
         """
+        stop = len(xs) if settled is None else min(settled, len(xs))
         binned = self._kept.pop((count, domain), None)
         if binned is None or not binned.holds(xs, ys):
             binned = _Binned(Columns(count, domain), done=bisect_left(xs, domain[0]))
-        binned.columns.add(xs, ys, binned.done, reach)
-        binned.done = len(xs)
-        if xs:
-            binned.newest = (xs[-1], ys[-1])
+        if stop > binned.done:
+            binned.columns.add(xs, ys, binned.done, reach, stop)
+            binned.done, binned.newest = stop, (xs[stop - 1], ys[stop - 1])
         self._kept = dict([*self._kept.items(), ((count, domain), binned)][-2:])
         return binned.columns
 
@@ -195,6 +198,7 @@ class LossChart(Chart):
         self._marks: picture.Marks = ()
         self._total: int | None = None
         self._seen = 0.0
+        self._settled: int | None = None
         self._binned = StepColumns()
 
     def show(
@@ -204,6 +208,7 @@ class LossChart(Chart):
         marks: picture.Marks = (),
         total: int | None = None,
         reach: tuple[Sequence[float], Sequence[float]] | None = None,
+        settled: int | None = None,
     ) -> None:
         """Show these series (kept by reference; they may grow between calls).
 
@@ -213,7 +218,9 @@ class LossChart(Chart):
             marks: (step, validation loss).
             total: the steps of the whole run, where known.
             reach: where points stand for several steps, the lowest and the highest loss of each.
+            settled: as `StepColumns.follow` takes it.
         """
+        self._settled = settled
         self._steps, self._loss, self._marks, self._total, self._reach = steps, loss, marks, total, reach
         before, self._seen = self._seen, self.newest
         self.set_reactive(Chart.view, self.view.following(before, self._seen))
@@ -235,7 +242,7 @@ class LossChart(Chart):
 
     def draw(self, layout: picture.Layout) -> list[picture.Row]:
         count = max(1, layout.plot[0]) * self.glyphs.dots[0]
-        columns = self._binned.follow(self._steps, self._loss, count, self.domain, self._reach)
+        columns = self._binned.follow(self._steps, self._loss, count, self.domain, self._reach, self._settled)
         return picture.draw(columns, self._marks, layout, self.glyphs, log=self.log_scale, badge=self.badge, cursor=self._cursor())
 
     def _cursor(self) -> picture.Cursor | None:
@@ -309,11 +316,12 @@ class StepSparkline(Widget):
         self._value_width = value_width
         self._binned = StepColumns()
         self._series: tuple[Sequence[float], Sequence[float], Domain] = ((), (), (0.0, 1.0))
+        self._settled: int | None = None
         self._curve = ""
 
-    def show(self, steps: Sequence[float], values: Sequence[float], domain: Domain, value: str) -> None:
-        """Show a series over the steps in sight, with its newest value as text."""
-        self._series, self.value = (steps, values, domain), value
+    def show(self, steps: Sequence[float], values: Sequence[float], domain: Domain, value: str, settled: int | None = None) -> None:
+        """Show a series over the steps in sight, with its newest value as text; `settled` as `StepColumns.follow` takes it."""
+        self._series, self.value, self._settled = (steps, values, domain), value, settled
         self._redraw()
 
     def on_resize(self) -> None:
@@ -324,7 +332,7 @@ class StepSparkline(Widget):
         steps, values, domain = self._series
         before = self._curve, self.value
         if width > 0:
-            self._curve = levels(self._binned.follow(steps, values, width, domain), self.glyphs)
+            self._curve = levels(self._binned.follow(steps, values, width, domain, settled=self._settled), self.glyphs)
         if (self._curve, self.value) != before or width <= 0:
             self.refresh()
 

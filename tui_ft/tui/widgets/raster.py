@@ -63,10 +63,18 @@ class Columns:
         self.broken = [False] * count
         """Whether a value that is not a number fell into the column: no line crosses it."""
 
-    def add(self, xs: Sequence[float], ys: Sequence[float], start: int = 0, reach: tuple[Sequence[float], Sequence[float]] | None = None) -> None:
+    def add(
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        start: int = 0,
+        reach: tuple[Sequence[float], Sequence[float]] | None = None,
+        stop: int | None = None,
+    ) -> None:
         """Take in the points from index `start` on.
 
         Args:
+            stop: the index before which to end; all by default.
             reach: where a point stands for several steps, the lowest and the highest value of each.
         """
         lows, highs = reach or (ys, ys)
@@ -74,7 +82,7 @@ class Columns:
         first, width = self.domain[0], self.domain[1] - self.domain[0]
         last = self.count - 1
         scale = last / width if width > 0 else 0.0
-        for index in range(start, len(xs)):
+        for index in range(start, len(xs) if stop is None else stop):
             column = int((xs[index] - first) * scale + 0.5)
             if not 0 <= column <= last:
                 continue
