@@ -211,6 +211,29 @@ def listing(run: Run) -> list[CheckpointInfo]:
     return [info.model_copy(update={"best": info.step == lowest}) for info in found]
 
 
+class Listing:
+    """`listing` for whoever looks every second: made anew when something was published, packed, verified or deleted, and now and then for damage."""
+
+    EVERY = 10
+    """Looks after which it is made anew in any case; each reads all manifests and the sizes of all files."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._stamp: int | None = None
+        self._looks = 0
+        self._found: list[CheckpointInfo] = []
+
+    def read(self) -> list[CheckpointInfo]:
+        try:
+            stamp = self._run.checkpoints.stat().st_mtime_ns
+        except OSError:
+            stamp = None
+        self._looks += 1
+        if stamp is None or stamp != self._stamp or self._looks >= self.EVERY:
+            self._found, self._stamp, self._looks = listing(self._run), stamp, 0
+        return self._found
+
+
 def remember_verified(run: Run, step: int, found: str) -> None:
     """Keep what `verify` found, for the list: it holds while nothing in the checkpoint is younger.
 

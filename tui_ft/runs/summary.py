@@ -60,8 +60,12 @@ class Summary(BaseModel):
         return self.state in ALIVE or self.queue_position is not None
 
 
-def summarize(run: Run) -> Summary:
-    """Where a run stands, from its small files alone: no event file is read."""
+def summarize(run: Run, shelf: checkpoints.Listing | None = None) -> Summary:
+    """Where a run stands, from its small files alone: no event file is read.
+
+    Args:
+        shelf: the checkpoints as whoever asks every second keeps them; read anew without.
+    """
     progress = Progress.read(run)
     state, reason = state_of(run, progress)
     record = run.record()
@@ -80,7 +84,7 @@ def summarize(run: Run) -> Summary:
         tokens=progress.tokens,
         tokens_per_second=progress.tokens_per_second,
         peak_memory_bytes=progress.peak_memory_bytes,
-        checkpoints=checkpoints.listing(run),
+        checkpoints=shelf.read() if shelf else checkpoints.listing(run),
         model=str(run.model) if state == "finished" or (run.model / "config.json").exists() or _adapter(run) else None,
         reason=reason,
         attempt=progress.attempt,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tui_ft import text
 from tui_ft.errors import TuiFtError
+from tui_ft.runs import checkpoints
 from tui_ft.runs.curves import Curves
 from tui_ft.runs.events import Event, EventReader
 from tui_ft.runs.store import Run
@@ -47,6 +48,7 @@ class Feed:
         self.answers: dict[str, Event] = {}
         """The newest word of the worker on each command, by the command's id."""
         self._reader = EventReader(run)
+        self._shelf = checkpoints.Listing(run)
         self._errors: dict[int, int] = {}
         try:
             self.every = run.recipe().log.every
@@ -70,7 +72,7 @@ class Feed:
         more = len(events) >= BATCH
         if not more:
             lines += self._error_output()
-        return News(summarize(self.run), lines, len(events), more)
+        return News(summarize(self.run, self._shelf), lines, len(events), more)
 
     def _error_output(self) -> list[str]:
         """New whole lines of the newest attempt's error output: warnings of libraries, a traceback."""
