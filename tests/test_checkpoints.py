@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
 from runs import tui_ft, tui_ft_json
 
 from tui_ft import hardware
@@ -169,3 +171,14 @@ def test_the_newest_of_a_live_run_stays(run: Run) -> None:
     assert "the newest" in tui_ft("checkpoints", run.id, "delete", "9", "--yes", code=2).stderr
     tui_ft("checkpoints", run.id, "delete", "5", "--yes")
     assert checkpoints.steps(run) == [9]
+
+
+def test_who_looks_every_second_sees_at_once_what_came_and_went_and_damage_before_long() -> None:
+    run = synthetic.recorded("stopped", steps=40, total=60)
+    shelf = checkpoints.Listing(run)
+    first = shelf.read()
+    assert shelf.read() is first and [info.step for info in first] == checkpoints.steps(run)
+    shutil.rmtree(checkpoints.folder(run, first[-1].step))
+    assert [info.step for info in shelf.read()] == [info.step for info in first[:-1]]
+    (checkpoints.folder(run, first[0].step) / "adapter_model.safetensors").unlink()
+    assert any(shelf.read()[0].damage for _ in range(checkpoints.Listing.EVERY))
