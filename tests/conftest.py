@@ -47,16 +47,22 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
 
 
 @pytest.fixture
-def waiters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiters]:
-    """Makes runs that wait, under real supervisors; none of them is left behind."""
-    from waiting import Waiters
-
+def no_run_stays(tui_ft_home: Path) -> Iterator[None]:
+    """Whatever a test started is gone with it: a worker dies with its supervisor."""
+    yield
     from tui_ft.runs import store
 
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    yield Waiters(folder, monkeypatch)
     for run in store.all_runs():
         owner = run.owner()
         if owner and owner[0].is_alive():
             os.kill(owner[0].pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def waiters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_run_stays: None) -> Waiters:
+    """Makes runs that wait, under real supervisors; none of them is left behind."""
+    from waiting import Waiters
+
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    return Waiters(folder, monkeypatch)

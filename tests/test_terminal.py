@@ -176,7 +176,7 @@ class Tmux:
 
 
 @pytest.fixture
-def tmux(tui_ft_home: Path) -> Iterator[Callable[[str], Tmux]]:
+def tmux(tui_ft_home: Path, no_run_stays: None) -> Iterator[Callable[[str], Tmux]]:
     if shutil.which("tmux") is None:
         pytest.skip("tmux is not installed")
     made: list[Tmux] = []
@@ -188,10 +188,6 @@ def tmux(tui_ft_home: Path) -> Iterator[Callable[[str], Tmux]]:
     yield begun
     for one in made:
         one("kill-server")
-    for run in store.all_runs():
-        owner = run.owner()
-        if owner and owner[0].is_alive():
-            os.kill(owner[0].pid, signal.SIGKILL)
 
 
 def test_in_tmux_the_wizard_is_resized_left_and_the_shell_is_back(tmux: Callable[[str], Tmux]) -> None:

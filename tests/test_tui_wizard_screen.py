@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,16 +57,6 @@ async def open_wizard(pilot: Pilot[int], app: TuiFtApp, preset: str = "") -> Wiz
     app.open_wizard(preset=preset)
     await until(pilot, lambda: isinstance(app.screen, WizardScreen) and bool(app.screen.query("#next:focus, Input:focus")))
     return wizard(app)
-
-
-@pytest.fixture
-def no_run_stays() -> Iterator[None]:
-    """Whatever a test started is gone with it: a worker dies with its supervisor."""
-    yield
-    for run in store.all_runs():
-        owner = run.owner()
-        if owner and owner[0].is_alive():
-            os.kill(owner[0].pid, signal.SIGKILL)
 
 
 async def test_from_the_demo_preset_to_a_running_run_by_enter_alone(quiet: None, no_run_stays: None) -> None:

@@ -222,7 +222,7 @@ TABLE: dict[str, tuple[Key, ...]] = {
     "narrowed": (
         Key("narrowed.narrow", "slash", "Filter", "Only the lines of a list that hold a text.", show=False, shown_as="/"),
         Key("narrowed.sort", "o", "Sort", "A list by another order: name and size, or validation loss.", show=False),
-        Key("narrowed.all", "escape", "All", "Show all lines of the list again.", show=False),
+        Key("narrowed.all-lines", "escape", "All lines", "Show all lines of the list again.", show=False),
     ),
 }
 

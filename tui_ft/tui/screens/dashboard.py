@@ -37,7 +37,6 @@ GPU_SECONDS = 3.0
 SAMPLES = 200
 HOLDS = {"log": "#lines", "checkpoints": "#checkpoint-list", "samples": "#samples VerticalScroll"}
 """The panels in their order, and what has the focus in each."""
-PANELS = tuple(HOLDS)
 
 
 @dataclass
@@ -217,7 +216,8 @@ class DashboardScreen(Charting, ControlScreen):
 
     def action_panel(self) -> None:
         panels = self.query_one("#panels", TabbedContent)
-        panels.active = PANELS[(PANELS.index(panels.active) + 1) % len(PANELS)]
+        order = list(HOLDS)
+        panels.active = order[(order.index(panels.active) + 1) % len(order)]
         self.call_after_refresh(self.query_one(HOLDS[panels.active]).focus)  # once it is shown; what is hidden cannot have the focus
 
     def action_search(self) -> None:

@@ -141,9 +141,7 @@ class HomeScreen(RunActions):
 
     def _list_runs(self) -> None:
         options, shown = self.query_one("#runs", ScreenOptions), self._shown()
-        selected = options.selected
-        options.set_options([Option(self._line(row), id=row.run.id) for row in shown])
-        options.highlight(selected)
+        options.offer([Option(self._line(row), id=row.run.id) for row in shown])
         self.query_one("#welcome").display = not self.table.rows
         options.display = bool(self.table.rows)
         self._tell()

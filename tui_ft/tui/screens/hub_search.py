@@ -81,11 +81,8 @@ class HubSearch(Modal[str | None]):
 
     def _show_hits(self, found: Hits) -> None:
         note, listed = self.query_one("#search-note", Static), self.query_one("#hits", Options)
-        before = listed.selected
         self.hits = {hit.name: hit for hit in found.hits}
-        listed.clear_options()
-        listed.add_options([Option(_row(hit), hit.name) for hit in self.hits.values()])
-        listed.highlight(before)
+        listed.offer([Option(_row(hit), hit.name) for hit in self.hits.values()])
         if found.offline:
             note.update(content(f"! Only what is on this machine: {found.offline}", "$text-warning"))
         else:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Input, OptionList
+from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from tui_ft.tui import keys
+from tui_ft.tui.widgets.narrowing import Narrowing
 
 Orders = Mapping[str, Mapping[str, Any]]
 """By the name of an order, for each option's id what to sort by."""
@@ -86,55 +84,24 @@ def plain(option: Option) -> str:
     return option.prompt.plain if isinstance(option.prompt, Content) else str(option.prompt)
 
 
-class Narrowed(Vertical):
-    """A list with a field above it, shown when it is asked for, that narrows the list while one types."""
+class Narrowed(Narrowing):
+    """A list that can be narrowed and sorted."""
 
     BINDINGS = keys.bindings("narrowed")  # type: ignore[assignment]
-    DEFAULT_CSS = """
-    Narrowed { height: 1fr; }
-    Narrowed > Input { height: 1; background: $panel; display: none; }
-    """
 
     def __init__(self, options: Options) -> None:
-        super().__init__()
+        super().__init__(options, "only what holds …")
         self.options = options
 
-    def compose(self) -> ComposeResult:
-        yield Input(placeholder="only what holds …", compact=True)
-        yield self.options
-
-    @property
-    def field(self) -> Input:
-        return self.query_one(Input)
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Escape is the screen's while the field is not there."""
-        return action != "all" or self.field.display
+    def narrow(self, text: str) -> None:
+        self.options.narrow(text)
 
     def action_narrow(self) -> None:
-        self.field.display = True
-        self.field.focus()
+        self.ask()
 
     def action_sort(self) -> None:
         if self.options.orders:
             self.notify(f"by {self.options.sort() or 'their own order'}", timeout=2)
-
-    def action_all(self) -> None:
-        with self.prevent(Input.Changed):
-            self.field.value = ""
-        self.field.display = False
-        self.options.narrow("")
-        self.options.focus()
-
-    @on(Input.Changed)
-    def _typed(self, event: Input.Changed) -> None:
-        event.stop()
-        self.options.narrow(event.value)
-
-    @on(Input.Submitted)
-    def _found(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.options.focus()
 
 
 class ScreenOptions(Options, inherit_bindings=False):

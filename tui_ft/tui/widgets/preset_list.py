@@ -19,16 +19,14 @@ class PresetList(ScreenOptions):
 
     def load(self) -> None:
         """Read the presets anew; the cursor stays where it was."""
-        selected = self.selected
         self._presets = presets.names()
         width = max((len(preset.name) for preset in self._presets), default=0)
-        self.set_options(
+        self.offer(
             [
                 Option(Content.assemble(line(f"{preset.name:<{width}}  ", style="bold"), line(preset.about, style="$foreground 60%")), id=preset.name)
                 for preset in self._presets
             ]
         )
-        self.highlight(selected)
 
     def detail(self, width: int) -> Content:
         """The selected preset in two lines."""

@@ -6,39 +6,26 @@ import textwrap
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from textual import on
-from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.widgets import Input, Log
+from textual.widgets import Log
 
 from tui_ft.tui import keys
+from tui_ft.tui.widgets.narrowing import Narrowing
 
 LINES = 2_000
 """Kept at most, the newest."""
 
 
-class RunLog(Vertical):
+class RunLog(Narrowing):
     """The lines and, while it is asked for, a field to search them by."""
 
     BINDINGS = keys.bindings("log")  # type: ignore[assignment]
-    DEFAULT_CSS = """
-    RunLog { height: 1fr; }
-    RunLog Input { height: 1; background: $panel; display: none; }
-    """
 
     def __init__(self, id: str | None = None) -> None:
-        super().__init__(id=id)
+        self.log_lines = Log(max_lines=LINES, id="lines")
+        super().__init__(self.log_lines, "only lines that hold …", id)
         self.needle = ""
         self.only_trouble = False
         self._kept: deque[str] = deque(maxlen=LINES)
-
-    def compose(self) -> ComposeResult:
-        yield Input(placeholder="only lines that hold …", id="log-search", compact=True)
-        yield Log(max_lines=LINES, id="lines")
-
-    @property
-    def log_lines(self) -> Log:
-        return self.query_one("#lines", Log)
 
     @property
     def told(self) -> str:
@@ -51,41 +38,14 @@ class RunLog(Vertical):
         self._kept.extend(lines)
         self._write([line for line in lines[-LINES:] if self._fits(line)])
 
-    def ask(self) -> None:
-        """Open the field to search by."""
-        field = self.query_one("#log-search", Input)
-        field.display = True
-        field.focus()
-
-    def search(self, needle: str) -> None:
-        """Only the lines that hold a text, in whatever case; all of them for an empty one."""
-        self.needle = needle.strip().lower()
+    def narrow(self, text: str) -> None:
+        self.needle = text.strip().lower()
         self._show_again()
 
     def toggle_trouble(self) -> None:
         """Between all lines and those that warn, fail, or come from a library."""
         self.only_trouble = not self.only_trouble
         self._show_again()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Escape is the screen's while all lines are shown."""
-        return action != "all_lines" or bool(self.needle or self.query_one("#log-search", Input).display)
-
-    def action_all_lines(self) -> None:
-        field = self.query_one("#log-search", Input)
-        field.value, field.display = "", False
-        self.search("")
-        self.log_lines.focus()
-
-    @on(Input.Changed, "#log-search")
-    def _narrow(self, event: Input.Changed) -> None:
-        event.stop()
-        self.search(event.value)
-
-    @on(Input.Submitted, "#log-search")
-    def _searched(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.log_lines.focus()
 
     def _fits(self, line: str) -> bool:
         return self.needle in line.lower() and (not self.only_trouble or is_trouble(line))

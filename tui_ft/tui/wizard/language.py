@@ -87,12 +87,8 @@ class LanguageStep(Step):
         if rows == self._shown:
             return
         self._shown = rows
-        listed = self.query_one(Languages)
-        cursor = listed.selected
         most, whole = max(merged.values(), default=0) or 1, sum(merged.values())
-        listed.clear_options()
-        listed.add_options([Option(_row(code, count, on, most, whole), code) for code, (count, on) in rows.items()])
-        listed.highlight(cursor)
+        self.query_one(Languages).offer([Option(_row(code, count, on, most, whole), code) for code, (count, on) in rows.items()])
 
     def _chosen(self) -> set[str]:
         from tui_ft.data.language import fold
